@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The broker: the only privileged acts of discovery. It lists the KVM files that a process holds
+ * and borrows stats fds; it refuses to borrow anything else. Values and fds in, values and fds out,
+ * no shared pointers: it can become a process of its own.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "cleanup.h"
+#include "proc.h"
+
+enum kvm_file_kind {
+    KVM_FILE_VM,         /* anon_inode:kvm-vm */
+    KVM_FILE_VCPU,       /* anon_inode:kvm-vcpu:N */
+    KVM_FILE_VM_STATS,   /* anon_inode:kvm-vm-stats */
+    KVM_FILE_VCPU_STATS, /* anon_inode:kvm-vcpu-stats:N */
+};
+
+struct kvm_file {
+    int fd; /* its number in the process */
+    enum kvm_file_kind kind;
+    int32_t vcpu; /* -1 for the VM's */
+};
+
+struct kvm_file_list {
+    size_t n;
+    struct kvm_file *files; /* ascending by fd */
+    size_t n_fds;           /* fds of any kind that were looked at */
+};
+void kvm_file_list_free(struct kvm_file_list *list);
+
+/* What a link text in /proc/PID/fd says. Returns false when it is no KVM file. Pure. */
+bool kvm_file_parse(const char *link, size_t len, enum kvm_file_kind *ret_kind, int32_t *ret_vcpu);
+
+struct broker;
+/* `proc` is borrowed. */
+MUST_USE int broker_new(const struct proc *proc, struct broker **ret_broker);
+void broker_free(struct broker *broker);
+DEFINE_CLEANUP(struct broker *, broker_free)
+
+/* Returns 0, -ESRCH (gone), -EACCES or -EPERM (not allowed), or another -errno. */
+MUST_USE int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list *ret_list);
+/*
+ * A duplicate of the process's fd, checked after the fact to be the stats file that was asked for
+ * (the process may have put another file at that number meanwhile): otherwise it is closed unread.
+ * `pidfd` is borrowed; the result is the caller's. Returns 0, -ESTALE (another file), -ESRCH,
+ * -EPERM, -EMFILE or another -errno.
+ */
+MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
+                           int *ret_fd);
+/*
+ * Whether two processes' fds are the same open file: >0 yes, 0 no, -errno (-ESRCH, -EBADF, -EPERM,
+ * -ENOSYS where the kernel has no kcmp()).
+ */
+MUST_USE int broker_same_file(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, int fd_b);

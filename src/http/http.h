@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * HTTP: the only code that sees microhttpd.h. Routes, limits, compression. Handlers read the store
+ * through views and never touch targets or fds.
+ */
+#pragma once
+
+#include "config.h"
+#include "exposition.h"
+#include "store.h"
+
+struct http;
+
+/*
+ * Opens every address of config->web.listen and serves. A Unix socket's stale file is replaced, a
+ * live one is -EADDRINUSE. On error *ret_error says which address and why.
+ * Keeps references to what it is given; `store` and `exposition` are borrowed.
+ * Returns 0, -EINVAL, -EADDRINUSE, -EACCES or another -errno.
+ */
+MUST_USE int http_start(struct store *store, struct exposition *exposition, struct config *config,
+                        struct http **ret_http, struct config_error *ret_error);
+/* Ends the listeners and all connections. */
+void http_free(struct http *http);
+DEFINE_CLEANUP(struct http *, http_free)
+
+/* The port that address `i` of web.listen is bound to (for ":0"), 0 for a Unix socket. */
+uint16_t http_port(const struct http *http, size_t i);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The planner: what discovery wants sampled, turned into layouts that the sampler adopts. It
+ * decides which rate group a VM belongs to, where its blocks stand in the frames, and what label it
+ * gets.
+ *
+ * Everything here allocates; the sampler does not. THREADS: discovery only, all of it.
+ */
+#pragma once
+
+#include "config.h"
+#include "sampler.h"
+#include "store.h"
+
+struct planner;
+struct planned_vm;
+
+/* What is known of a VM when it is added. Strings may hold any bytes and are copied. */
+struct planned_vm_spec {
+    const char *name, *uuid, *vmm, *machine, *unit; /* "" when unknown */
+    const char *source;                             /* static: "statsfd" */
+    pid_t pid;
+    int64_t start_wall_ns;
+    int64_t created_ns; /* when the kernel announced it; 0: not known */
+    uint32_t n_vcpus;
+    void *owner; /* comes back in sampler events */
+};
+
+MUST_USE int planner_new(struct store *store, struct sampler *sampler, struct config *config,
+                         struct planner **ret_planner);
+/* Lets go of everything still planned: call after the sampler has stopped. */
+void planner_free(struct planner *planner);
+DEFINE_CLEANUP(struct planner *, planner_free)
+
+/*
+ * Adds a VM whose VMM is `pidfd` (consumed in every case). Nothing is sampled before
+ * planner_commit(). Returns 0, -ENOMEM, or -ENOSPC (limits.max_vms).
+ */
+MUST_USE int planner_vm_add(struct planner *planner, const struct planned_vm_spec *spec, int pidfd,
+                            struct planned_vm **ret_vm);
+/*
+ * Adds a target read from `stats_fd` (consumed in every case). `vcpu` is the kernel's vcpu_id, -1
+ * for the VM scope; one target an id. Returns 0, -ENOMEM, -EEXIST, or -ENOSPC
+ * (limits.max_vcpus_per_vm).
+ */
+MUST_USE int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
+                                const struct schema *schema, int stats_fd);
+/* The target's fd is closed and its last values are kept in the VM's sums. */
+void planner_target_remove(struct planner *planner, struct planned_vm *vm, int32_t vcpu);
+/* The borrowed fd of a target while it is planned (for comparing files), or -1. */
+int planner_target_fd(const struct planned_vm *vm, int32_t vcpu);
+void planner_vm_set_vcpus(struct planner *planner, struct planned_vm *vm, uint32_t n_vcpus);
+/*
+ * Ends a VM, whether or not its VMM lives; all its fds are closed by the reaper. `vm` is invalid
+ * afterwards. Also to be called for a VM of which a SAMPLER_EVENT_VM_EXITED came.
+ */
+void planner_vm_remove(struct planner *planner, struct planned_vm *vm);
+/* The label the VM has been given (valid after a commit, until the next), its interval. */
+const char *planner_vm_label(const struct planned_vm *vm);
+int64_t planner_vm_interval_ns(const struct planned_vm *vm);
+
+/* Takes a new configuration: intervals are matched anew at the next commit. Keeps a reference. */
+void planner_set_config(struct planner *planner, struct config *config);
+
+/*
+ * Hands the changes since the last commit to the sampler. Returns 0 (also when nothing changed),
+ * or -ENOMEM: then what was sampled before goes on, and the next commit tries again.
+ */
+MUST_USE int planner_commit(struct planner *planner);

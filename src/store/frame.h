@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Layouts, frames, and how a reader gets at the newest frame without anybody waiting.
+ *
+ * A ring belongs to one rate group. The sampler takes a free frame, fills it, and publishes it with
+ * one atomic store. A reader pins the newest frame, reads it as long as it likes, and unpins it; a
+ * frame that is pinned or newest is simply not free. Readers are at most FRAME_READERS_MAX at a
+ * time (a semaphore in view_take()), so with FRAMES_MAX frames one is always free.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "schema_table.h"
+#include "vm.h"
+
+enum {
+    FRAME_READERS_MAX = 4,
+    FRAMES_MAX = FRAME_READERS_MAX + 2, /* the newest, the one being written, one for each reader */
+    RINGS_MAX = 64,                     /* rate groups at a time */
+};
+
+/* One data block in a frame. Immutable after publish. */
+struct layout_target {
+    const struct schema *schema;
+    uint32_t offset;        /* of its data block in frame->data, bytes, a multiple of 8 */
+    int32_t vcpu;           /* the kernel's vcpu_id; -1 for the VM scope */
+    uint32_t labels_offset; /* of `{vm="…",vcpu="3"` in layout->labels; vCPU scope only */
+    uint32_t labels_len;
+};
+
+/* One VM in a layout: targets[first_target … first_target + n_targets - 1], VM scope first. */
+struct layout_vm {
+    struct vm *vm;                /* a reference */
+    struct vm_identity *identity; /* a reference */
+    uint32_t first_target;
+    uint32_t n_targets;
+    uint32_t n_vcpus; /* vCPUs the VM has, readable or not */
+    /*
+     * Last values of vCPUs that have left, summed value by value: a data block of retired_schema.
+     * NULL: none has left. Owned by the layout.
+     */
+    uint64_t *retired;
+    const struct schema *retired_schema;
+};
+
+/* Immutable after publish. THREADS: made by discovery, adopted by the sampler, freed by the reaper.
+ */
+struct layout {
+    uint32_t n_vms;
+    uint32_t n_targets;
+    size_t data_bytes; /* a frame's data must have */
+    struct layout_vm *vms;
+    struct layout_target *targets;
+    char *labels;  /* arena of label texts */
+    unsigned uses; /* THREADS: sampler only: frames that carry it, and the group */
+};
+
+void layout_free(struct layout *layout);
+DEFINE_CLEANUP(struct layout *, layout_free)
+
+/* What became of a target in this frame: frame->status[target index]. */
+enum target_status {
+    TARGET_ABSENT = 0, /* never read well: there is nothing to show */
+    TARGET_READ,       /* read in this tick */
+    TARGET_HELD,       /* not readable in this tick; the block holds the last good values */
+};
+
+/* Immutable between publication and reuse. */
+struct frame {
+    atomic_uint pins;
+    struct layout *layout;
+    uint8_t *status; /* one enum target_status a target */
+    uint8_t *data;   /* the blocks */
+    size_t capacity; /* of data, bytes (0: no memory yet) */
+    uint32_t status_capacity;
+    uint64_t tick;    /* of the group */
+    int64_t begin_ns; /* when the sweep began and ended: the time of all its values */
+    int64_t end_ns;
+};
+
+struct ring {
+    _Atomic(struct frame *) newest; /* NULL: nothing to read */
+    struct frame frames[FRAMES_MAX];
+};
+
+/* THREADS: any reader. The newest frame, pinned, or NULL. */
+struct frame *ring_pin(struct ring *ring);
+void frame_unpin(struct frame *frame);
+/* THREADS: sampler only. A frame nobody reads: never NULL while readers keep to their bound. */
+struct frame *ring_free_frame(struct ring *ring);
+void ring_publish(struct ring *ring, struct frame *frame);
+
+/* A target's data block in a frame. */
+static inline const void *frame_block(const struct frame *frame, const struct layout_target *target)
+{
+    return frame->data + target->offset;
+}
