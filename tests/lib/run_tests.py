@@ -13,6 +13,7 @@ The last line is `N passed, N failed, N skipped`; exit status 1 when anything fa
 
 import argparse
 import concurrent.futures
+import ctypes
 import json
 import os
 import re
@@ -30,9 +31,15 @@ ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["unit", "property", "fuzz", "integration", "system", "e2e"]
 PARALLEL_KINDS = {"unit", "property", "fuzz"}
 JOBS_MAX = 4
+BUILD_FOLDERS = {
+    "": "build-tests",
+    "address,undefined": "build-tests-asan",
+    "thread": "build-tests-tsan",
+}
 TIMEOUT_DEFAULT = 300.0
 # A sanitized program is several times slower, the thread sanitizer's most of all.
 TIMEOUT_FACTOR = {"": 1, "address,undefined": 3, "thread": 4}
+TERM_GRACE = 5.0
 LEFTOVER_GRACE = 2.0  # seconds in which a program's dying children may still be seen
 SHOWN_LINES_MAX = 120
 
@@ -113,8 +120,8 @@ def judge(text, status, outcome):
             outcome.trouble(f"exit status {status} though no test failed")
 
 
-def session_members(session):
-    """Processes of a session, zombies left out."""
+def processes(wanted):
+    """Pids of the processes, zombies left out, for which wanted(parent, session) is true."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
@@ -123,16 +130,16 @@ def session_members(session):
             stat = Path("/proc", entry, "stat").read_text(errors="replace")
         except OSError:
             continue
-        state, _, _, sid = stat[stat.rindex(")") + 2 :].split()[:4]
-        if int(sid) == session and state not in "ZX":
+        state, parent, _, session = stat[stat.rindex(")") + 2 :].split()[:4]
+        if state not in "ZX" and wanted(int(parent), int(session)):
             found.append(int(entry))
     return found
 
 
-def end_session(session, grace):
-    """Kills what is left of a session after the grace. Returns the number that had to be killed."""
+def end_processes(wanted, grace):
+    """Kills those that are still there after the grace. Returns how many that were."""
     deadline = time.monotonic() + grace
-    while (members := session_members(session)) and time.monotonic() < deadline:
+    while (members := processes(wanted)) and time.monotonic() < deadline:
         time.sleep(0.05)
     killed = len(members)
     while members:
@@ -142,7 +149,29 @@ def end_session(session, grace):
             except ProcessLookupError:
                 pass
         time.sleep(0.02)
-        members = session_members(session)
+        members = processes(wanted)
+    return killed
+
+
+def end_session(session, grace=0.0):
+    return end_processes(lambda _, sid: sid == session, grace)
+
+
+def adopt_orphans():
+    """Descendants that left their session come to us when their parent ends."""
+    pr_set_child_subreaper = 36
+    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def end_orphans(grace):
+    """For when no test program runs: whatever is a child of ours then was left behind."""
+    me = os.getpid()
+    killed = end_processes(lambda parent, _: parent == me, grace)
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
     return killed
 
 
@@ -168,7 +197,7 @@ class Runner:
 
     def environment(self, program):
         env = dict(os.environ, **program.environment)
-        # libcheck's own limit, 4 s a test, is for an idle machine; the program's limit stands anyway.
+        # libcheck's own limit, 4 s a test, is for an idle machine; the program's stands anyway.
         env.setdefault("CK_TIMEOUT_MULTIPLIER", "15" if self.sanitize else "5")
         if self.sanitize:
             env["KVMSTATD_SANITIZE"] = self.sanitize
@@ -182,6 +211,17 @@ class Runner:
             if suppressions.exists():
                 env["TSAN_OPTIONS"] += f":suppressions={suppressions}"
         return env
+
+    @staticmethod
+    def give_up(process):
+        """A test that hangs may still end what it started; then nobody is asked."""
+        process.terminate()
+        try:
+            process.wait(TERM_GRACE)
+        except subprocess.TimeoutExpired:
+            pass
+        end_session(process.pid)
+        process.wait()
 
     def run(self, program):
         outcome = Outcome(program)
@@ -209,13 +249,11 @@ class Runner:
                 status = process.wait(limit)
                 leftovers = end_session(process.pid, LEFTOVER_GRACE)
             except subprocess.TimeoutExpired:
-                end_session(process.pid, 0)
-                process.wait()
+                self.give_up(process)
                 leftovers = 0
-                outcome.trouble(f"still running after {limit:.0f} s: killed")
+                outcome.trouble(f"still running after {limit:.0f} s: ended")
             except BaseException:
-                end_session(process.pid, 0)
-                process.wait()
+                self.give_up(process)
                 raise
         outcome.seconds = time.monotonic() - begin
         outcome.output = out_path.read_text(errors="replace")
@@ -237,7 +275,8 @@ class Runner:
             words.append(f"{len(outcome.skips)} skipped")
         mark = "FAIL" if outcome.failed else "ok"
         with self.lock:
-            print(f"{mark:4} {outcome.program.name:32} {outcome.seconds:6.1f} s  {', '.join(words)}")
+            name, seconds = outcome.program.name, outcome.seconds
+            print(f"{mark:4} {name:32} {seconds:6.1f} s  {', '.join(words)}")
             for trouble in outcome.troubles:
                 print(f"       {trouble}")
             if outcome.failed or self.verbose:
@@ -262,8 +301,10 @@ class Runner:
     def run_all(self, programs):
         outcomes = []
 
-        def one(program):
+        def one(program, alone=False):
             outcome = self.run(program)
+            if alone and (orphans := end_orphans(LEFTOVER_GRACE)):
+                outcome.trouble(f"left {orphans} processes behind that had left its session")
             self.tell(outcome)
             outcomes.append(outcome)
 
@@ -273,8 +314,9 @@ class Runner:
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             for done in concurrent.futures.as_completed([pool.submit(one, p) for p in parallel]):
                 done.result()
+        end_orphans(LEFTOVER_GRACE)
         for program in serial:
-            one(program)
+            one(program, alone=True)
         return outcomes
 
 
@@ -331,18 +373,18 @@ def parse_arguments():
         epilog="Environment: KVMSTATD_REQUIRE_KVM=1 makes a missing /dev/kvm a failure; "
         "KVMSTATD_TEST_SEED=N repeats a randomised test.",
     )
-    parser.add_argument("-l", "--label", action="append", choices=KINDS, help="only this kind (may be repeated)")
-    parser.add_argument("-k", "--match", metavar="REGEX", help="only programs whose name matches")
-    parser.add_argument("--sanitize", default="", choices=["address,undefined", "thread"], help="build and run so")
-    parser.add_argument("--build-dir", type=Path, help="default: build-tests, build-tests-asan, build-tests-tsan")
-    parser.add_argument("-D", dest="definitions", action="append", default=[], metavar="NAME=VALUE", help="for CMake")
-    parser.add_argument("--no-install", action="store_true", help="install no packages")
-    parser.add_argument("--list", action="store_true", help="build, name the test programs, run none")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show the output of passing programs too")
+    add = parser.add_argument
+    add("-l", "--label", action="append", choices=KINDS, help="only this kind (may be repeated)")
+    add("-k", "--match", metavar="REGEX", help="only programs whose name matches")
+    add("--sanitize", default="", choices=list(BUILD_FOLDERS)[1:], help="build and run so")
+    add("--build-dir", type=Path, help="default: " + ", ".join(BUILD_FOLDERS.values()))
+    add("-D", dest="definitions", action="append", default=[], metavar="NAME=VALUE", help="CMake")
+    add("--no-install", action="store_true", help="install no packages")
+    add("--list", action="store_true", help="build, name the test programs, run none")
+    add("-v", "--verbose", action="store_true", help="show what passing programs print, too")
     arguments = parser.parse_args()
     if arguments.build_dir is None:
-        suffix = {"": "", "address,undefined": "-asan", "thread": "-tsan"}[arguments.sanitize]
-        arguments.build_dir = ROOT / f"build-tests{suffix}"
+        arguments.build_dir = ROOT / BUILD_FOLDERS[arguments.sanitize]
     arguments.build_dir = arguments.build_dir.resolve()
     return arguments
 
@@ -387,9 +429,11 @@ def main():
         return finish(0, 1, 0)
 
     lacking = 0
-    if os.environ.get("KVMSTATD_REQUIRE_KVM") == "1" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    required = os.environ.get("KVMSTATD_REQUIRE_KVM") == "1"
+    if required and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         print("FAIL /dev/kvm cannot be opened, and KVMSTATD_REQUIRE_KVM=1")
         lacking = 1
+    adopt_orphans()
     runner = Runner(arguments.build_dir, arguments.sanitize, arguments.verbose)
     try:
         outcomes = runner.run_all(programs)
