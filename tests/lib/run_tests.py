@@ -46,6 +46,7 @@ SHOWN_LINES_MAX = 120
 PLAN = re.compile(r"^1\.\.(\d+)(?:\s*#\s*skip\S*\s*(.*))?$", re.IGNORECASE)
 RESULT = re.compile(r"^(not )?ok\b\s*(\d+)?\s*(?:-\s*)?(.*)$")
 DIRECTIVE = re.compile(r"\s#\s*(skip|todo)\S*\s*(.*)$", re.IGNORECASE)
+PROGRESS = re.compile(r"^\[\s*\d+[/%]")  # Ninja's and make's
 # libcheck has no word for a skipped test: its `ok` line is followed by this (tests/lib/testing.c).
 C_SKIP = re.compile(r"^# SKIPPED\s*(.*)$")
 
@@ -349,6 +350,8 @@ def build_tree(build, sanitize, definitions):
     if not (build / "CMakeCache.txt").exists() and shutil.which("ninja"):
         configure += ["-G", "Ninja"]
     configure += [f"-DKVMSTATD_SANITIZE={sanitize}", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
+    # CMake's own flags for this type turn assert() off.
+    configure += [f"-DCMAKE_{language}_FLAGS_RELWITHDEBINFO=-O2 -g" for language in ("C", "CXX")]
     configure += [f"-D{definition}" for definition in definitions]
     compile_ = ["cmake", "--build", str(build), "--parallel", str(os.cpu_count() or 1)]
     for command in (configure, compile_):
@@ -362,7 +365,8 @@ def build_tree(build, sanitize, definitions):
             check=False,
         )
         if done.returncode:
-            return f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout[-20000:]}"
+            said = [line for line in done.stdout.splitlines() if not PROGRESS.match(line)]
+            return "\n".join([*said[-200:], f"{' '.join(command)}: exit status {done.returncode}"])
     return ""
 
 
