@@ -85,13 +85,14 @@ struct group_plan {
     struct sampled_target **targets; /* the same */
     struct sampled_vm **vms;         /* layout->n_vms */
     /*
-     * layout->n_targets; filled by the sampler on adoption: each target's last block in the frame that
-     * was newest then, NULL where there is none. Valid until the first sweep.
+     * layout->n_targets; filled by the sampler on adoption: each target's last block in the frame
+     * that was newest then, NULL where there is none. Valid until the first sweep.
      */
     const uint8_t **carried;
-    struct frame_memory
-        *memory[FRAMES_MAX]; /* new memory for its frames; NULL: what is there does */
-    bool at_once;            /* VMs move here from another group: read now, not at the next tick */
+    /* New memory for its frames; NULL: what is there does. */
+    struct frame_memory *memory[FRAMES_MAX];
+    bool at_once; /* VMs move here from another group: read now, so that no scrape misses them */
+    bool news;    /* there are targets that were never read */
     /* THREADS: the reaper, after the sampler has exchanged it for its successor */
     struct reapable reapable;
 };
