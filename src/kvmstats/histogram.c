@@ -16,6 +16,8 @@ bool kvmstats_bucket_bound(const struct kvmstats_desc *desc, size_t i, uint64_t 
     if (!kvmstats_is_histogram(desc) || i + 1 >= desc->size)
         return false;
     if (desc->type == KVMSTATS_TYPE_LINEAR_HIST) {
+        if (desc->bucket_size == 0)
+            return false;
         /* 16 bits times 32 bits. */
         *ret_bound = ((uint64_t)i + 1) * desc->bucket_size - 1;
         return true;

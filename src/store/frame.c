@@ -11,6 +11,11 @@
 
 #include <sys/mman.h>
 
+static void frame_memory_release(struct reapable *self)
+{
+    frame_memory_free(CONTAINER_OF(self, struct frame_memory, reapable));
+}
+
 int frame_memory_new(size_t bytes, struct frame_memory **ret_memory)
 {
     CLEANUP_FREE struct frame_memory *memory = calloc(1, sizeof *memory);
@@ -20,6 +25,7 @@ int frame_memory_new(size_t bytes, struct frame_memory **ret_memory)
     if (memory->map == MAP_FAILED)
         return -ENOMEM;
     memory->bytes = bytes;
+    memory->reapable.release = frame_memory_release;
     *ret_memory = steal_ptr(&memory);
     return 0;
 }
@@ -45,6 +51,26 @@ void layout_free(struct layout *layout)
     free(layout->targets);
     free(layout->labels);
     free(layout);
+}
+
+static void layout_release(struct reapable *self)
+{
+    layout_free(CONTAINER_OF(self, struct layout, reapable));
+}
+
+int layout_new(uint32_t n_vms, uint32_t n_targets, size_t label_bytes, struct layout **ret_layout)
+{
+    CLEANUP(cleanup_layout_free) struct layout *layout = calloc(1, sizeof *layout);
+    if (!layout)
+        return -ENOMEM;
+    layout->reapable.release = layout_release;
+    layout->vms = calloc(MAX_OF(n_vms, 1u), sizeof *layout->vms);
+    layout->targets = calloc(MAX_OF(n_targets, 1u), sizeof *layout->targets);
+    layout->labels = malloc(MAX_OF(label_bytes, (size_t)1));
+    if (!layout->vms || !layout->targets || !layout->labels)
+        return -ENOMEM;
+    *ret_layout = steal_ptr(&layout);
+    return 0;
 }
 
 struct frame *ring_pin(struct ring *ring)

@@ -61,6 +61,9 @@ struct layout {
     unsigned uses; /* THREADS: sampler only: frames that carry it, and the group */
 };
 
+/* An empty layout with room for as much; the caller fills it and sets n_vms and n_targets. */
+MUST_USE int layout_new(uint32_t n_vms, uint32_t n_targets, size_t label_bytes,
+                        struct layout **ret_layout);
 void layout_free(struct layout *layout);
 DEFINE_CLEANUP(struct layout *, layout_free)
 
