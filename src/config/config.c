@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a configuration and what others ask of it. It is filled in once, through the schema's
+ * tables, and never changed after; a reload makes a new one, and whoever still reads the old one
+ * holds a reference to it.
+ */
+#include "config.h"
+
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "parse.h"
+#include "reader.h"
+#include "schema.h"
+
+int config_defaults(struct config **ret_config)
+{
+    CLEANUP(cleanup_config_unref) struct config *config = calloc(1, sizeof *config);
+    if (!config)
+        return -ENOMEM;
+    atomic_init(&config->refs, 1);
+    int r = schema_set_defaults(&schema_root, config);
+    if (r < 0)
+        return r;
+    *ret_config = steal_ptr(&config);
+    return 0;
+}
+
+struct config *config_ref(struct config *config)
+{
+    (void)atomic_fetch_add_explicit(&config->refs, 1, memory_order_relaxed);
+    return config;
+}
+
+void config_unref(struct config *config)
+{
+    if (!config || atomic_fetch_sub_explicit(&config->refs, 1, memory_order_acq_rel) > 1)
+        return;
+    schema_clear(&schema_root, config);
+    free(config);
+}
+
+bool config_equal(const struct config *a, const struct config *b)
+{
+    return schema_equal(&schema_root, a, b);
+}
+
+static int refuse_size(const char *name, struct config_error *ret_error)
+{
+    return refuse_file(name, ret_error,
+                       "larger than 1 MiB, which is no configuration; write at most %d bytes",
+                       CONFIG_FILE_MAX_BYTES);
+}
+
+int config_parse(const char *name, const char *text, size_t len, struct config **ret_config,
+                 struct config_error *ret_error)
+{
+    CLEANUP(cleanup_config_unref) struct config *config = NULL;
+    if (len > CONFIG_FILE_MAX_BYTES)
+        return refuse_size(name, ret_error);
+    int r = config_defaults(&config);
+    if (r == 0)
+        r = parse_yaml(name, text, len, config, ret_error);
+    if (r == 0)
+        *ret_config = steal_ptr(&config);
+    return r;
+}
+
+/* Up to `size` bytes, to the end of the file. A pipe is read as well as a file. */
+static ssize_t read_all(int fd, char *bytes, size_t size)
+{
+    size_t len = 0;
+    while (len < size) {
+        ssize_t n = read(fd, bytes + len, size - len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        len += (size_t)n;
+    }
+    return (ssize_t)len;
+}
+
+static int refuse_errno(const char *path, int r, const char *what, struct config_error *ret_error)
+{
+    errno = -r;
+    (void)refuse_file(path, ret_error, "cannot be %s: %m", what);
+    return r;
+}
+
+int config_load(const char *path, struct config **ret_config, struct config_error *ret_error)
+{
+    size_t size = (size_t)CONFIG_FILE_MAX_BYTES + 1; /* one more, to see that there is more */
+    struct stat st;
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0)
+        return refuse_errno(path, -errno, "opened", ret_error);
+    if (fstat(fd, &st) < 0)
+        return refuse_errno(path, -errno, "read", ret_error);
+    if (S_ISDIR(st.st_mode)) {
+        (void)refuse_file(path, ret_error,
+                          "a directory; name a file in it, for example kvmstatd.yaml");
+        return -EISDIR;
+    }
+
+    CLEANUP_FREE char *text = malloc(size);
+    if (!text)
+        return refuse_errno(path, -ENOMEM, "read", ret_error);
+    ssize_t len = read_all(fd, text, size);
+    if (len < 0)
+        return refuse_errno(path, (int)len, "read", ret_error);
+    return config_parse(path, text, (size_t)len, ret_config, ret_error);
+}
+
+static bool glob_matches(const char *glob, const char *text)
+{
+    return !glob || fnmatch(glob, text, 0) == 0;
+}
+
+struct config_verdict config_match(const struct config *config, const char *vm, const char *uuid,
+                                   const char *vmm, const char *unit)
+{
+    struct config_verdict verdict = {
+        .enabled = true,
+        .interval_ns = config->sampling.interval_ns,
+    };
+    for (size_t i = 0; i < config->sampling.n_rules; i++) {
+        const struct config_rule *rule = &config->sampling.rules[i];
+        if (!glob_matches(rule->vm, vm) || !glob_matches(rule->uuid, uuid) ||
+            !glob_matches(rule->vmm, vmm) || !glob_matches(rule->unit, unit))
+            continue;
+        verdict.enabled = rule->enabled;
+        if (rule->interval_ns)
+            verdict.interval_ns = rule->interval_ns;
+        break;
+    }
+    return verdict;
+}
+
+static bool some_match(const struct string_list *globs, const char *name)
+{
+    for (size_t i = 0; i < globs->n; i++) {
+        if (fnmatch(globs->items[i], name, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool config_wants_stat(const struct config *config, const char *name)
+{
+    return some_match(&config->metrics.include, name) &&
+           !some_match(&config->metrics.exclude, name);
+}
