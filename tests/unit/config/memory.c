@@ -50,7 +50,7 @@ char *__wrap_strdup(const char *text)
     return fails() ? NULL : __real_strdup(text);
 }
 
-START_TEST(defaults)
+START_TEST(making_defaults)
 {
     long n = 0;
     for (int r = -ENOMEM; r < 0; n++) {
@@ -106,7 +106,7 @@ Suite *suite_memory(void)
 {
     Suite *suite = suite_create("memory");
     TCase *tc = tcase_create("memory");
-    tcase_add_test(tc, defaults);
+    tcase_add_test(tc, making_defaults);
     tcase_add_test(tc, parsing);
     tcase_add_test(tc, loading);
     suite_add_tcase(suite, tc);
