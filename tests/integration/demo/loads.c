@@ -49,7 +49,10 @@ static void check_vcpu(int stats, const struct load_case *c, const struct kvmtes
 
     ck_assert_uint_eq(kvmtest_value(stats, "mmio_exits", 0), mmio);
     ck_assert_uint_eq(kvmtest_value(stats, "halt_exits", 0), halts + 1); /* 1: the last one */
-    ck_assert_uint_eq(kvmtest_value(stats, "irq_injections", 0), halts);
+    /* An injection that another exit cancels is made, and counted, once more. */
+    uint64_t injections = kvmtest_value(stats, "irq_injections", 0);
+    ck_assert_uint_ge(injections, halts);
+    ck_assert(halts > 0 || injections == 0);
     ck_assert_uint_ge(kvmtest_value(stats, "exits", 0), io + mmio + halts + 1);
     /* A KVM that runs protected mode by its emulator does not count port exits as such. */
     uint64_t io_exits = kvmtest_value(stats, "io_exits", 0);
