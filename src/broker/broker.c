@@ -185,6 +185,13 @@ int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
     return 0;
 }
 
+int broker_identify(struct broker *broker, int fd, struct kvm_file *ret_file)
+{
+    char name[PATH_BYTES];
+    (void)snprintf(name, sizeof name, "%d", fd);
+    return read_link(broker->self_fds, name, ret_file);
+}
+
 int broker_order_files(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, int fd_b,
                        int *ret_order)
 {
