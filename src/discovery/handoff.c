@@ -27,7 +27,7 @@ enum {
     ACCEPTS_AT_ONCE = 256,
     MESSAGES_AT_ONCE = 16, /* of one connection, before the others get their turn */
     OPEN_AGAIN_MS = 5000,
-    RESUME_MS = 200,
+    RESUME_MS = 50,
     FDS_PER_CONNECTION = 2,
     /* For answers that the peer has not read; the kernel doubles it. */
     SEND_BUFFER_BYTES = 64 * 1024,

@@ -6,7 +6,7 @@
 #include <time.h>
 
 enum {
-    PENDING_MAX = 128, /* more are pending only when the thread hangs */
+    PENDING_MAX = 1024, /* many at a time, or the thread hangs */
 };
 
 struct handoff_closer {

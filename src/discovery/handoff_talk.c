@@ -9,6 +9,7 @@
 #include "handoff_internal.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -80,9 +81,10 @@ static void say_refusal(struct handoff *h, const struct connection *c,
     uint64_t n = ++h->n_rejected[reasons[reason].counted_as];
     if ((n & (n - 1)) != 0)
         return;
-    log_warn("handoff", "refused from pid %d (uid %u): %s%s", (int)c->peer.pid,
-             (unsigned)c->peer.uid, reasons[reason].text,
-             reasons[reason].fatal ? ", connection closed" : "");
+    log_warn("handoff", "refused from pid %d (uid %u): %s%s (%s: %" PRIu64 " so far)",
+             (int)c->peer.pid, (unsigned)c->peer.uid, reasons[reason].text,
+             reasons[reason].fatal ? ", connection closed" : "",
+             handoff_reject_name(reasons[reason].counted_as), n);
 }
 
 void talk_reject(struct handoff *h, const struct connection *c, uint32_t serial,
