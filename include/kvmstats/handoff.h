@@ -90,8 +90,9 @@ int kvmstatd_handoff_vcpu_stats(struct kvmstatd_handoff *handoff, uint64_t vm, u
                                 int stats_fd);
 
 /*
- * Takes back a VM with all its vCPUs, or one vCPU: the library's fds for it are closed at once, the
- * daemon's as soon as it hears of it. Errors: -ENOENT.
+ * Takes back a VM with all its vCPUs, or one vCPU. The library's fds for it are closed when it
+ * returns, or, if another thread is in the library just then, a moment later; the daemon's as soon
+ * as it hears of it. Errors: -ENOENT.
  */
 int kvmstatd_handoff_vm_gone(struct kvmstatd_handoff *handoff, uint64_t vm);
 int kvmstatd_handoff_vcpu_gone(struct kvmstatd_handoff *handoff, uint64_t vm, uint32_t vcpu_id);
@@ -102,7 +103,7 @@ struct kvmstatd_handoff_status {
     uint32_t given;        /* VMs and vCPUs given and not taken back */
     uint32_t accepted;     /* of them by this daemon */
     uint32_t refused;      /* the same */
-    uint32_t last_reason;  /* why it refused: KVMSTATD_HANDOFF_REASON_*; 0: it has not */
+    uint32_t last_reason;  /* of the last refusal: KVMSTATD_HANDOFF_REASON_*; 0: none yet */
     uint32_t n_connected;  /* how often a daemon has been found */
     uint32_t reserved[10]; /* 0 */
 };

@@ -79,7 +79,7 @@ void handoff_destroy(struct kvmstatd_handoff *h)
     while (h->first) {
         struct item *item = h->first;
         h->first = item->next;
-        free(item);
+        free(item); /* its fds are closed */
     }
     free(h);
 }
@@ -235,27 +235,19 @@ static bool is_uuid(const char *text)
     return i == KVMSTATD_HANDOFF_UUID_BYTES;
 }
 
-/* Takes the fds in every case. `name` and `uuid` may be NULL. */
-static int item_new(int stats_fd, int vm_fd, const char *name, const char *uuid,
-                    struct item **ret_item)
+/* `name` and `uuid` may be NULL. */
+static int item_new(const char *name, const char *uuid, struct item **ret_item)
 {
     size_t name_bytes = name ? strlen(name) : 0, uuid_bytes = uuid ? strlen(uuid) : 0;
-    struct item *item = NULL;
-    int r = -ENOMEM;
     if (name_bytes > KVMSTATD_HANDOFF_NAME_BYTES_MAX)
-        r = -ENAMETOOLONG;
-    else if (uuid_bytes && !is_uuid(uuid))
-        r = -EINVAL;
-    else
-        item = calloc(1, sizeof *item + name_bytes + uuid_bytes);
-    if (!item) {
-        (void)raw_close(stats_fd);
-        (void)raw_close(vm_fd);
-        return r;
-    }
+        return -ENAMETOOLONG;
+    if (uuid_bytes && !is_uuid(uuid))
+        return -EINVAL;
+    struct item *item = calloc(1, sizeof *item + name_bytes + uuid_bytes);
+    if (!item)
+        return -ENOMEM;
     item->vcpu = VM_SCOPE;
-    item->stats_fd = stats_fd;
-    item->vm_fd = vm_fd;
+    item->stats_fd = item->vm_fd = -1;
     item->name_bytes = (uint16_t)name_bytes;
     item->uuid_bytes = (uint16_t)uuid_bytes;
     if (name_bytes)
@@ -266,10 +258,20 @@ static int item_new(int stats_fd, int vm_fd, const char *name, const char *uuid,
     return 0;
 }
 
-static int duplicate(int fd)
+static void item_free(struct item *item)
+{
+    item_close_fds(item);
+    free(item);
+}
+
+/* Duplicates are made with the lock held: a fork finds them in the list, or not at all. */
+static int duplicate(int fd, int *ret_copy)
 {
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    return copy < 0 ? -errno : copy;
+    if (copy < 0)
+        return -errno;
+    *ret_copy = copy;
+    return 0;
 }
 
 /* Another process has no business with this handle, and half of it is not there. */
@@ -278,101 +280,119 @@ static bool is_ours(const struct kvmstatd_handoff *h)
     return !h->orphaned && h->pid == getpid();
 }
 
-/* Takes stats_fd; duplicates vm_fd (-1: none). */
-static int give_vm(struct kvmstatd_handoff *h, int stats_fd, int vm_fd, const char *name,
-                   const char *uuid, uint64_t *ret_vm)
+/* Takes the item, which may have its stats_fd; otherwise, and of the VM's fd, it gets duplicates.
+ */
+static int give_vm(struct kvmstatd_handoff *h, struct item *item, int stats_fd, int vm_fd,
+                   uint64_t *ret_vm)
 {
-    struct item *item;
     sigset_t before;
-    int pin_fd = vm_fd < 0 ? -1 : duplicate(vm_fd);
-    if (pin_fd < 0 && vm_fd >= 0) {
-        (void)raw_close(stats_fd);
-        return pin_fd;
-    }
-    int r = item_new(stats_fd, pin_fd, name, uuid, &item);
-    if (r < 0)
-        return r;
+    int r = 0;
     handoff_lock(&before);
-    item->vm = ++h->last_vm;
-    append(h, item);
-    *ret_vm = item->vm;
-    wake(h);
+    if (item->stats_fd < 0)
+        r = duplicate(stats_fd, &item->stats_fd);
+    if (r == 0 && vm_fd >= 0)
+        r = duplicate(vm_fd, &item->vm_fd);
+    if (r == 0) {
+        item->vm = ++h->last_vm;
+        append(h, item);
+        *ret_vm = item->vm;
+        wake(h);
+    }
     handoff_unlock(&before);
-    return 0;
+    if (r < 0)
+        item_free(item);
+    return r;
 }
 
-/* Takes stats_fd. */
-static int give_vcpu(struct kvmstatd_handoff *h, uint64_t vm, uint32_t vcpu_id, int stats_fd)
+static int give_vcpu(struct kvmstatd_handoff *h, struct item *item, int stats_fd, uint64_t vm,
+                     uint32_t vcpu_id)
 {
-    struct item *item;
     sigset_t before;
-    int r = item_new(stats_fd, -1, NULL, NULL, &item);
-    if (r < 0)
-        return r;
+    int r = 0;
     item->vm = vm;
     item->vcpu = vcpu_id;
     handoff_lock(&before);
+    handoff_take_notes(h);
     if (!find(h, vm, VM_SCOPE))
         r = -ENOENT;
     else if (find(h, vm, vcpu_id))
         r = -EEXIST;
-    else
+    else if (item->stats_fd < 0)
+        r = duplicate(stats_fd, &item->stats_fd);
+    if (r == 0) {
         append(h, item);
-    if (r == 0)
         wake(h);
-    handoff_unlock(&before);
-    if (r < 0) {
-        item_close_fds(item);
-        free(item);
     }
+    handoff_unlock(&before);
+    if (r < 0)
+        item_free(item);
     return r;
 }
 
-static int open_stats(int fd)
+static int open_stats(int fd, int *ret_fd)
 {
     int stats_fd = ioctl(fd, KVM_GET_STATS_FD, 0);
     if (stats_fd < 0)
         return -errno;
     (void)fcntl(stats_fd, F_SETFD, FD_CLOEXEC);
-    return stats_fd;
+    *ret_fd = stats_fd;
+    return 0;
 }
 
 int kvmstatd_handoff_vm(struct kvmstatd_handoff *h, int vm_fd, const char *name, const char *uuid,
                         uint64_t *ret_vm)
 {
+    struct item *item;
     if (!is_ours(h))
         return -ECHILD;
-    int stats_fd = open_stats(vm_fd);
-    return stats_fd < 0 ? stats_fd : give_vm(h, stats_fd, vm_fd, name, uuid, ret_vm);
+    int r = item_new(name, uuid, &item);
+    if (r < 0)
+        return r;
+    r = open_stats(vm_fd, &item->stats_fd);
+    if (r < 0) {
+        item_free(item);
+        return r;
+    }
+    return give_vm(h, item, -1, vm_fd, ret_vm);
 }
 
 int kvmstatd_handoff_vcpu(struct kvmstatd_handoff *h, uint64_t vm, uint32_t vcpu_id, int vcpu_fd)
 {
+    struct item *item;
     if (!is_ours(h))
         return -ECHILD;
-    int stats_fd = open_stats(vcpu_fd);
-    return stats_fd < 0 ? stats_fd : give_vcpu(h, vm, vcpu_id, stats_fd);
+    int r = item_new(NULL, NULL, &item);
+    if (r < 0)
+        return r;
+    r = open_stats(vcpu_fd, &item->stats_fd);
+    if (r < 0) {
+        item_free(item);
+        return r;
+    }
+    return give_vcpu(h, item, -1, vm, vcpu_id);
 }
 
 int kvmstatd_handoff_vm_stats(struct kvmstatd_handoff *h, int stats_fd, int vm_fd, const char *name,
                               const char *uuid, uint64_t *ret_vm)
 {
+    struct item *item;
     if (!is_ours(h))
         return -ECHILD;
-    int copy = duplicate(stats_fd);
-    return copy < 0 ? copy : give_vm(h, copy, vm_fd, name, uuid, ret_vm);
+    int r = item_new(name, uuid, &item);
+    return r < 0 ? r : give_vm(h, item, stats_fd, vm_fd, ret_vm);
 }
 
 int kvmstatd_handoff_vcpu_stats(struct kvmstatd_handoff *h, uint64_t vm, uint32_t vcpu_id,
                                 int stats_fd)
 {
+    struct item *item;
     if (!is_ours(h))
         return -ECHILD;
-    int copy = duplicate(stats_fd);
-    return copy < 0 ? copy : give_vcpu(h, vm, vcpu_id, copy);
+    int r = item_new(NULL, NULL, &item);
+    return r < 0 ? r : give_vcpu(h, item, stats_fd, vm, vcpu_id);
 }
 
-/* --- taking back: nothing is allocated or freed here, see internal.h --- */
+/* --- taking back: nothing is allocated, freed or waited for here, see internal.h --- */
 
 static void take_back(struct item *item)
 {
@@ -381,7 +401,7 @@ static void take_back(struct item *item)
 }
 
 /* A VM takes its vCPUs with it, of which the daemon need not be told. */
-static void take_back_vm(struct kvmstatd_handoff *h, struct item *vm)
+static void take_back_vm(struct item *vm)
 {
     take_back(vm);
     for (struct item *item = vm->next; item; item = item->next) {
@@ -390,35 +410,77 @@ static void take_back_vm(struct kvmstatd_handoff *h, struct item *vm)
             item->connection = 0;
         }
     }
-    wake(h);
+}
+
+static int take_back_one(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
+{
+    struct item *item = find(h, vm, vcpu);
+    if (!item)
+        return -ENOENT;
+    if (vcpu == VM_SCOPE)
+        take_back_vm(item);
+    else
+        take_back(item);
+    return 0;
+}
+
+void handoff_take_notes(struct kvmstatd_handoff *h)
+{
+    for (size_t i = 0; i < NOTES; i++) {
+        struct note *note = &h->notes[i];
+        if (atomic_load(&note->state) != NOTE_WRITTEN)
+            continue;
+        (void)take_back_one(h, note->vm, note->vcpu);
+        atomic_store(&note->state, NOTE_EMPTY);
+    }
+}
+
+static bool leave_note(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
+{
+    for (size_t i = 0; i < NOTES; i++) {
+        struct note *note = &h->notes[i];
+        unsigned empty = NOTE_EMPTY;
+        if (!atomic_compare_exchange_strong(&note->state, &empty, NOTE_BEING_WRITTEN))
+            continue;
+        note->vm = vm;
+        note->vcpu = vcpu;
+        atomic_store(&note->state, NOTE_WRITTEN);
+        return true;
+    }
+    return false;
+}
+
+static int gone(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
+{
+    sigset_t all, before;
+    int r = 0;
+    if (!is_ours(h))
+        return -ECHILD;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (pthread_mutex_trylock(&lock) == 0) {
+        handoff_take_notes(h);
+        r = take_back_one(h, vm, vcpu);
+        (void)pthread_mutex_unlock(&lock);
+    } else if (!leave_note(h, vm, vcpu)) {
+        (void)pthread_mutex_lock(&lock); /* so many at once have never been seen */
+        r = take_back_one(h, vm, vcpu);
+        (void)pthread_mutex_unlock(&lock);
+    }
+    if (r == 0)
+        wake(h);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r;
 }
 
 int kvmstatd_handoff_vm_gone(struct kvmstatd_handoff *h, uint64_t vm)
 {
-    sigset_t before;
-    if (!is_ours(h))
-        return -ECHILD;
-    handoff_lock(&before);
-    struct item *item = find(h, vm, VM_SCOPE);
-    if (item)
-        take_back_vm(h, item);
-    handoff_unlock(&before);
-    return item ? 0 : -ENOENT;
+    return gone(h, vm, VM_SCOPE);
 }
 
 int kvmstatd_handoff_vcpu_gone(struct kvmstatd_handoff *h, uint64_t vm, uint32_t vcpu_id)
 {
-    sigset_t before;
-    if (!is_ours(h))
-        return -ECHILD;
-    handoff_lock(&before);
-    struct item *item = find(h, vm, vcpu_id);
-    if (item) {
-        take_back(item);
-        wake(h);
-    }
-    handoff_unlock(&before);
-    return item ? 0 : -ENOENT;
+    return gone(h, vm, vcpu_id);
 }
 
 void kvmstatd_handoff_close(struct kvmstatd_handoff *h)
@@ -435,7 +497,7 @@ void kvmstatd_handoff_close(struct kvmstatd_handoff *h)
     } else {
         for (struct item *item = h->first; item; item = item->next) {
             if (!item->gone && item->vcpu == VM_SCOPE)
-                take_back_vm(h, item);
+                take_back_vm(item);
         }
         h->closing = true;
         h->closing_until_ns = clock_now_ns() + CLOSING_MS * NSEC_PER_MSEC;
@@ -452,12 +514,13 @@ int kvmstatd_handoff_get_status(struct kvmstatd_handoff *h,
     if (!is_ours(h))
         return -ECHILD;
     handoff_lock(&before);
+    handoff_take_notes(h);
     for (const struct item *item = h->first; item; item = item->next) {
         bool current = h->welcomed && item->connection == h->connection;
         status.given += !item->gone;
         status.accepted += !item->gone && current && item->state == ITEM_ACCEPTED;
-        status.refused +=
-            !item->gone && current && (item->state == ITEM_REFUSED || item->state == ITEM_PUT_OFF);
+        bool now = current && (item->state == ITEM_REFUSED || item->state == ITEM_PUT_OFF);
+        status.refused += !item->gone && (now || item->state == ITEM_HOPELESS);
     }
     status.connected = h->welcomed;
     status.last_reason = h->last_reason;

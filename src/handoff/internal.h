@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/un.h>
@@ -28,7 +29,8 @@ enum item_state {
     ITEM_SENT,
     ITEM_ACCEPTED,
     ITEM_REFUSED,
-    ITEM_PUT_OFF, /* refused for a limit: to be given again later */
+    ITEM_PUT_OFF,  /* refused for a limit: to be given again later */
+    ITEM_HOPELESS, /* it is no KVM statistics file: no daemon will ever take it */
 };
 
 /* A VM or a vCPU that was given, until the daemon has been told that it was taken back. */
@@ -45,6 +47,20 @@ struct item {
     char hints[]; /* name and uuid, one after the other */
 };
 
+enum {
+    NOTES = 64,
+    NOTE_EMPTY = 0,
+    NOTE_BEING_WRITTEN,
+    NOTE_WRITTEN,
+};
+
+/* "This is gone", from one who could not have the lock. */
+struct note {
+    atomic_uint state;
+    uint64_t vm;
+    int64_t vcpu;
+};
+
 struct kvmstatd_handoff {
     struct kvmstatd_handoff *next; /* of all handles */
     pid_t pid;                     /* who may use it */
@@ -55,6 +71,7 @@ struct kvmstatd_handoff {
     /* In the order of giving: a VM before its vCPUs, what was taken back before what came after. */
     struct item *first, **last;
     uint64_t last_vm;
+    struct note notes[NOTES]; /* not guarded */
 
     bool closing;
     int64_t closing_until_ns;
@@ -85,6 +102,8 @@ void handoff_unlock(const sigset_t *before);
 /* --- for link.c, from handoff.c --- */
 
 void item_close_fds(struct item *item);
+/* Does what the notes say. */
+void handoff_take_notes(struct kvmstatd_handoff *h);
 /* Frees the handle and all that it still has. */
 void handoff_destroy(struct kvmstatd_handoff *h);
 

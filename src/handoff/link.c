@@ -164,7 +164,7 @@ static int send_item(struct kvmstatd_handoff *h, struct item *item, bool *ret_do
         *ret_done = r == 0;
         return r;
     }
-    if (current || !h->welcomed)
+    if (current || !h->welcomed || item->state == ITEM_HOPELESS)
         return 0;
     r = item->vcpu == VM_SCOPE ? send_vm(h, item) : send_vcpu(h, item);
     if (r == 0) {
@@ -231,12 +231,16 @@ static void take_answer(struct kvmstatd_handoff *h, uint32_t serial, enum item_s
 
 static void take_refusal(struct kvmstatd_handoff *h, const struct kvmstatd_handoff_refused *refused)
 {
-    bool limit = refused->reason == KVMSTATD_HANDOFF_REASON_LIMIT;
+    enum item_state state = ITEM_REFUSED;
     h->last_reason = refused->reason;
-    if (limit)
+    if (refused->reason == KVMSTATD_HANDOFF_REASON_LIMIT) {
+        state = ITEM_PUT_OFF;
         h->put_off_until_ns =
             MIN_OF(h->put_off_until_ns, clock_now_ns() + PUT_OFF_MS * NSEC_PER_MSEC);
-    take_answer(h, refused->header.serial, limit ? ITEM_PUT_OFF : ITEM_REFUSED);
+    } else if (refused->reason == KVMSTATD_HANDOFF_REASON_NOT_STATS_FD) {
+        state = ITEM_HOPELESS; /* it costs the connection: not again and again */
+    }
+    take_answer(h, refused->header.serial, state);
 }
 
 /* Returns 0, or -EPROTO: whoever this is does not speak as documented. */
@@ -254,7 +258,6 @@ static int take_message(struct kvmstatd_handoff *h, const void *bytes, size_t le
         h->n_welcomed += !h->welcomed;
         h->welcomed = true;
         h->backoff_ns = 0;
-        h->last_reason = 0;
         return 0;
     case KVMSTATD_HANDOFF_ACCEPTED:
         take_answer(h, head.serial, ITEM_ACCEPTED);
@@ -301,6 +304,7 @@ static short work(struct kvmstatd_handoff *h, int64_t *ret_until_ns)
     short events = POLLIN;
     int64_t until_ns = INT64_MAX;
     int r;
+    handoff_take_notes(h);
     if (h->closing)
         until_ns = h->closing_until_ns;
     else
