@@ -12,16 +12,23 @@
 struct http;
 
 /*
- * Opens every address of config->web.listen and serves. A Unix socket's stale file is replaced, a
- * live one is -EADDRINUSE. On error *ret_error says which address and why.
+ * Opens every address of config->web.listen (listen.h says how each kind is opened) and serves. A
+ * Unix socket's stale file is replaced, a live one is -EADDRINUSE. On error *ret_error says which
+ * address and why, and nothing is left open.
  * Keeps references to what it is given; `store` and `exposition` are borrowed.
  * Returns 0, -EINVAL, -EADDRINUSE, -EACCES or another -errno.
  */
 MUST_USE int http_start(struct store *store, struct exposition *exposition, struct config *config,
                         struct http **ret_http, struct config_error *ret_error);
-/* Ends the listeners and all connections. */
+/* Ends the listeners and all connections; waits for an answer that is just being made. */
 void http_free(struct http *http);
 DEFINE_CLEANUP(struct http *, http_free)
+
+/*
+ * Renders with another exposition from now on, for a reload. When it returns nobody uses the former
+ * one any more; it waits for the answers just being made. THREADS: any.
+ */
+void http_use_exposition(struct http *http, struct exposition *exposition);
 
 /* The port that address `i` of web.listen is bound to (for ":0"), 0 for a Unix socket. */
 uint16_t http_port(const struct http *http, size_t i);

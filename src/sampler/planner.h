@@ -23,12 +23,13 @@ struct planned_vm_spec {
     int64_t start_wall_ns;
     int64_t created_ns; /* when the kernel announced it; 0: not known */
     uint32_t n_vcpus;
-    void *owner; /* comes back in sampler events */
+    void *owner; /* the caller's; see planned_vm_owner() */
 };
 
+/* `store`, `sampler` and `reaper` are borrowed. */
 MUST_USE int planner_new(struct store *store, struct sampler *sampler, struct config *config,
                          struct planner **ret_planner);
-/* Lets go of everything still planned: call after the sampler has stopped. */
+/* Lets go of everything still planned: call after sampler_free() and reaper_stop(). */
 void planner_free(struct planner *planner);
 DEFINE_CLEANUP(struct planner *, planner_free)
 
@@ -45,7 +46,7 @@ MUST_USE int planner_vm_add(struct planner *planner, const struct planned_vm_spe
  */
 MUST_USE int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
                                 const struct schema *schema, int stats_fd);
-/* The target's fd is closed and its last values are kept in the VM's sums. */
+/* The target's fd is closed and a vCPU's last values are kept in the VM's sums. */
 void planner_target_remove(struct planner *planner, struct planned_vm *vm, int32_t vcpu);
 /* The borrowed fd of a target while it is planned (for comparing files), or -1. */
 int planner_target_fd(const struct planned_vm *vm, int32_t vcpu);
@@ -55,15 +56,24 @@ void planner_vm_set_vcpus(struct planner *planner, struct planned_vm *vm, uint32
  * afterwards. Also to be called for a VM of which a SAMPLER_EVENT_VM_EXITED came.
  */
 void planner_vm_remove(struct planner *planner, struct planned_vm *vm);
-/* The label the VM has been given (valid after a commit, until the next), its interval. */
+
+/* The label the VM has been given and its interval: valid after a commit, until the next. */
 const char *planner_vm_label(const struct planned_vm *vm);
 int64_t planner_vm_interval_ns(const struct planned_vm *vm);
+/* The VM that a sampler event is about, NULL when it has been removed meanwhile; and its owner. */
+struct planned_vm *planner_vm_by_id(const struct planner *planner, uint64_t vm_id);
+void *planned_vm_owner(const struct planned_vm *vm);
+/* struct vm.id of a VM. */
+uint64_t planned_vm_id(const struct planned_vm *vm);
 
-/* Takes a new configuration: intervals are matched anew at the next commit. Keeps a reference. */
+/*
+ * Takes a new configuration (a reference): intervals and limits count from the next commit. What
+ * the rules disable is discovery's to remove.
+ */
 void planner_set_config(struct planner *planner, struct config *config);
 
 /*
- * Hands the changes since the last commit to the sampler. Returns 0 (also when nothing changed),
- * or -ENOMEM: then what was sampled before goes on, and the next commit tries again.
+ * Hands the changes since the last commit to the sampler. Returns 0 (also when nothing changed), or
+ * -ENOMEM: then what was sampled before goes on, and the next commit tries again.
  */
 MUST_USE int planner_commit(struct planner *planner);

@@ -5,18 +5,11 @@
  */
 #pragma once
 
-#include "mailbox.h"
+#include "reapable.h"
 
 struct reaper;
-struct store;
 
-/* Embedded in whatever is to be released; `release` runs on the reaper's thread and frees it. */
-struct reapable {
-    struct letter letter; /* first member */
-    void (*release)(struct reapable *self, struct store *store);
-};
-
-MUST_USE int reaper_new(struct store *store, struct reaper **ret_reaper);
+MUST_USE int reaper_new(struct reaper **ret_reaper);
 MUST_USE int reaper_start(struct reaper *reaper);
 /* Releases all that was posted, then joins. Idempotent. */
 void reaper_stop(struct reaper *reaper);

@@ -11,31 +11,38 @@
 #include "store.h"
 
 struct sampler;
-struct plan; /* see plan.h: between planner and sampler only */
 
 enum sampler_event_kind {
     SAMPLER_EVENT_VM_EXITED,   /* its VMM has exited; its fds are on their way to close() */
-    SAMPLER_EVENT_READ_FAILED, /* a target stopped being readable; said once until it recovers */
-    SAMPLER_EVENT_READ_RECOVERED,
+    SAMPLER_EVENT_READ_FAILED, /* a target stopped being readable; said once in its life */
 };
 
-/* Collected from sampler_events(); free() it. */
+/* Collected from sampler_events(); the reader frees it. */
 struct sampler_event {
     struct letter letter; /* first member */
     enum sampler_event_kind kind;
-    void *owner;    /* planned_vm_spec.owner */
-    uint64_t vm_id; /* struct vm.id: tells a late event of a removed VM from one of its successor */
+    uint64_t vm_id; /* struct vm.id; the VM may have been removed meanwhile */
     int32_t vcpu;   /* -1: the VM scope */
     int error;      /* READ_FAILED: -errno, or 0 for a short read */
 };
 
-MUST_USE int sampler_new(struct store *store, struct reaper *reaper, const struct config *config,
-                         struct sampler **ret_sampler);
-/* Starts and joins the thread. sampler_stop() is idempotent. */
-MUST_USE int sampler_start(struct sampler *sampler);
+/* `store` and `reaper` are borrowed. */
+MUST_USE int sampler_new(struct store *store, struct reaper *reaper, struct sampler **ret_sampler);
+/*
+ * Starts the thread, on the given CPUs (n_cpus 0: the inherited ones). Returns 0 or -errno; CPUs
+ * that the kernel refuses give -EINVAL and no thread.
+ */
+MUST_USE int sampler_start(struct sampler *sampler, const int *cpus, size_t n_cpus);
+/* Moves the running thread to other CPUs (n_cpus 0: all that the process may use). */
+MUST_USE int sampler_set_cpus(struct sampler *sampler, const int *cpus, size_t n_cpus);
+/* Joins the thread. Idempotent. */
 void sampler_stop(struct sampler *sampler);
 void sampler_free(struct sampler *sampler);
 DEFINE_CLEANUP(struct sampler *, sampler_free)
+
+/* For --once and tests, instead of the thread: adopts what was planned and reads each group once.
+ */
+void sampler_run_once(struct sampler *sampler);
 
 /* Events for discovery: one reader. */
 struct mailbox *sampler_events(struct sampler *sampler);

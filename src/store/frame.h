@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "reapable.h"
 #include "schema_table.h"
 #include "vm.h"
 
@@ -49,15 +50,20 @@ struct layout_vm {
 /* Immutable after publish. THREADS: made by discovery, adopted by the sampler, freed by the reaper.
  */
 struct layout {
+    struct reapable reapable;
     uint32_t n_vms;
     uint32_t n_targets;
-    size_t data_bytes; /* a frame's data must have */
+    size_t status_bytes; /* what a frame's memory needs for status, padded to a cache line … */
+    size_t data_bytes;   /* … and after it for data */
     struct layout_vm *vms;
     struct layout_target *targets;
     char *labels;  /* arena of label texts */
     unsigned uses; /* THREADS: sampler only: frames that carry it, and the group */
 };
 
+/* An empty layout with room for as much; the caller fills it and sets n_vms and n_targets. */
+MUST_USE int layout_new(uint32_t n_vms, uint32_t n_targets, size_t label_bytes,
+                        struct layout **ret_layout);
 void layout_free(struct layout *layout);
 DEFINE_CLEANUP(struct layout *, layout_free)
 
@@ -68,16 +74,25 @@ enum target_status {
     TARGET_HELD,       /* not readable in this tick; the block holds the last good values */
 };
 
+/* Memory of a frame: a mapping of its own, given back to the kernel whole. */
+struct frame_memory {
+    struct reapable reapable;
+    void *map;
+    size_t bytes;
+};
+/* Pages cost nothing until they are written. Returns 0 or -ENOMEM. */
+MUST_USE int frame_memory_new(size_t bytes, struct frame_memory **ret_memory);
+void frame_memory_free(struct frame_memory *memory);
+
 /* Immutable between publication and reuse. */
 struct frame {
     atomic_uint pins;
-    struct layout *layout;
-    uint8_t *status; /* one enum target_status a target */
-    uint8_t *data;   /* the blocks */
-    size_t capacity; /* of data, bytes (0: no memory yet) */
-    uint32_t status_capacity;
-    uint64_t tick;    /* of the group */
-    int64_t begin_ns; /* when the sweep began and ended: the time of all its values */
+    struct layout *layout;       /* THREADS: sampler, or whoever has pinned the frame */
+    struct frame_memory *memory; /* NULL: none yet */
+    uint8_t *status;             /* one enum target_status a target; inside memory */
+    uint8_t *data;               /* the blocks; inside memory */
+    uint64_t tick;               /* of the group */
+    int64_t begin_ns;            /* when the sweep began and ended: the time of all its values */
     int64_t end_ns;
 };
 

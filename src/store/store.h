@@ -12,6 +12,11 @@
 
 struct store {
     struct ring rings[RINGS_MAX];
+    /*
+     * Odd while the sampler publishes frames of several rings that belong together (VMs move
+     * between groups): view_take() then pins again. Written by the sampler only.
+     */
+    atomic_uint generation;
     sem_t readers; /* FRAME_READERS_MAX */
     struct schema_table schemas;
     struct roster_slot roster;

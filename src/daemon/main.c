@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Arguments, exit codes, signals. Exit 0: as asked; 1: could not; 2: wrong arguments or
+ * configuration. */
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "app.h"
+#include "service.h"
+#include "version.h"
+
+#define DEFAULT_CONFIG "/etc/kvmstatd/kvmstatd.yaml"
+
+enum {
+    EXIT_USAGE = 2,
+};
+
+struct options {
+    const char *config_path; /* NULL: the default, which may be missing */
+    bool check_config;
+    bool once;
+    struct string_list listen; /* items are argv's */
+    const char *web_config_file;
+    const char *log_level;
+};
+
+static const char usage[] =
+    "Usage: kvmstatd [OPTION]...\n"
+    "Samples the kernel's binary statistics of every KVM virtual machine and serves them to Prometheus.\n"
+    "\n"
+    "  --config FILE               configuration (default " DEFAULT_CONFIG ", if it is there)\n"
+    "  --check-config              check the configuration and exit\n"
+    "  --once                      sample every VM once, print the exposition and exit\n"
+    "  --web.listen-address ADDR   HOST:PORT, [V6]:PORT, :PORT or unix:PATH; may be repeated\n"
+    "  --web.config.file FILE      TLS and basic auth, in exporter-toolkit's format\n"
+    "  --log.level LEVEL           error, warn, info or debug\n"
+    "  --version                   print the version and exit\n"
+    "  --help                      print this and exit\n";
+
+enum option_id {
+    OPTION_CONFIG = 256,
+    OPTION_CHECK_CONFIG,
+    OPTION_ONCE,
+    OPTION_LISTEN,
+    OPTION_WEB_CONFIG,
+    OPTION_LOG_LEVEL,
+    OPTION_VERSION,
+    OPTION_HELP,
+};
+
+static const struct option long_options[] = {
+    {"config", required_argument, NULL, OPTION_CONFIG},
+    {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
+    {"once", no_argument, NULL, OPTION_ONCE},
+    {"web.listen-address", required_argument, NULL, OPTION_LISTEN},
+    {"web.config.file", required_argument, NULL, OPTION_WEB_CONFIG},
+    {"log.level", required_argument, NULL, OPTION_LOG_LEVEL},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {"help", no_argument, NULL, OPTION_HELP},
+    {0},
+};
+
+static int wrong_usage(const char *what, const char *argument)
+{
+    if (what)
+        fprintf(stderr, "kvmstatd: %s%s\n", what, argument);
+    fputs("Try 'kvmstatd --help'.\n", stderr);
+    return EXIT_USAGE;
+}
+
+static int add_listen(struct options *options, char *address)
+{
+    struct listen_address parsed;
+    struct config_error error;
+    if (config_parse_listen(address, &parsed, &error) < 0) {
+        fprintf(stderr, "kvmstatd: --web.listen-address: %s\n", error.message);
+        return EXIT_USAGE;
+    }
+    char **items =
+        reallocarray(options->listen.items, options->listen.n + 1, sizeof *options->listen.items);
+    if (!items)
+        return EXIT_FAILURE;
+    options->listen.items = items;
+    options->listen.items[options->listen.n++] = address;
+    return 0;
+}
+
+/* Returns -1 to go on, else the exit status. */
+static int parse_arguments(int argc, char **argv, struct options *options)
+{
+    int c, r;
+    while ((c = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        switch (c) {
+        case OPTION_CONFIG:
+            options->config_path = optarg;
+            break;
+        case OPTION_CHECK_CONFIG:
+            options->check_config = true;
+            break;
+        case OPTION_ONCE:
+            options->once = true;
+            break;
+        case OPTION_LISTEN:
+            r = add_listen(options, optarg);
+            if (r)
+                return r;
+            break;
+        case OPTION_WEB_CONFIG:
+            options->web_config_file = optarg;
+            break;
+        case OPTION_LOG_LEVEL:
+            options->log_level = optarg;
+            break;
+        case OPTION_VERSION:
+            printf("kvmstatd %s (revision %s)\n", KVMSTATD_VERSION, KVMSTATD_REVISION);
+            return EXIT_SUCCESS;
+        case OPTION_HELP:
+            fputs(usage, stdout);
+            return EXIT_SUCCESS;
+        default:
+            return wrong_usage(NULL, NULL); /* getopt has said what is wrong */
+        }
+    }
+    return optind < argc ? wrong_usage("unexpected argument: ", argv[optind]) : -1;
+}
+
+/* Arguments win over the file. `config` is not shared yet. */
+static int apply_arguments(const struct options *options, struct config *config)
+{
+    if (options->listen.n) {
+        int r = config_set_listen(config, &options->listen);
+        if (r < 0)
+            return r;
+    }
+    if (options->web_config_file) {
+        char *copy = strdup(options->web_config_file);
+        if (!copy)
+            return -ENOMEM;
+        free(config->web.config_file);
+        config->web.config_file = copy;
+    }
+    if (options->log_level)
+        return log_level_parse(options->log_level, &config->log_level);
+    return 0;
+}
+
+/* Returns 0, or -errno with the message in *ret_error. */
+static int read_config(const struct options *options, struct config **ret_config,
+                       struct config_error *ret_error)
+{
+    CLEANUP(cleanup_config_unref) struct config *config = NULL;
+    const char *path = options->config_path ? options->config_path : DEFAULT_CONFIG;
+    int r = config_load(path, &config, ret_error);
+    if (r == -ENOENT && !options->config_path)
+        r = config_defaults(&config);
+    if (r == 0)
+        r = apply_arguments(options, config);
+    if (r == -ENOMEM)
+        (void)snprintf(ret_error->message, sizeof ret_error->message, "%s: out of memory", path);
+    if (r == 0)
+        *ret_config = steal_ptr(&config);
+    return r;
+}
+
+static void reload(const struct options *options, struct app *app)
+{
+    CLEANUP(cleanup_config_unref) struct config *config = NULL;
+    struct config_error error;
+    service_reloading();
+    if (read_config(options, &config, &error) == 0) {
+        app_reload(app, config);
+    } else {
+        log_error("config", "%s; the configuration in force stays", error.message);
+        app_reload_failed(app);
+    }
+    service_ready();
+}
+
+/* Waits for signals until one says stop. */
+static void serve(const struct options *options, struct app *app, int signals)
+{
+    struct signalfd_siginfo info;
+    service_ready();
+    for (;;) {
+        ssize_t n = read(signals, &info, sizeof info);
+        if (n != sizeof info)
+            continue; /* EINTR */
+        if (info.ssi_signo == SIGHUP) {
+            reload(options, app);
+            continue;
+        }
+        log_info("daemon", "stopping on %s", strsignal((int)info.ssi_signo));
+        service_stopping();
+        return;
+    }
+}
+
+/* Before any thread: they all inherit the mask, so that only the signalfd sees these signals. */
+static int open_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static int run_once(struct app *app)
+{
+    int n = app_once(app);
+    if (n < 0)
+        fprintf(stderr, "kvmstatd: %s\n", strerror(-n));
+    else if (n == 0)
+        fputs("kvmstatd: no VM could be read\n", stderr);
+    return n > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {0};
+    struct config_error error;
+    enum log_level level;
+    CLEANUP(cleanup_config_unref) struct config *config = NULL;
+    CLEANUP(cleanup_app_free) struct app *app = NULL;
+
+    int status = parse_arguments(argc, argv, &options);
+    if (status >= 0)
+        return status;
+    if (options.log_level && log_level_parse(options.log_level, &level) < 0)
+        return wrong_usage("--log.level wants error, warn, info or debug, not ", options.log_level);
+    if (read_config(&options, &config, &error) < 0) {
+        fprintf(stderr, "%s\n", error.message);
+        return EXIT_USAGE;
+    }
+    if (options.check_config) {
+        printf("%s: valid\n", options.config_path ? options.config_path : DEFAULT_CONFIG);
+        return EXIT_SUCCESS;
+    }
+    log_set_level(options.once && !options.log_level ? LOG_LEVEL_ERROR : config->log_level);
+
+    CLEANUP_FD int signals = open_signals();
+    if (signals < 0 || app_new(config, &app) < 0)
+        return EXIT_FAILURE;
+    if (options.once)
+        return run_once(app);
+    log_info("daemon", "kvmstatd %s (revision %s)", KVMSTATD_VERSION, KVMSTATD_REVISION);
+    if (app_start(app) < 0)
+        return EXIT_FAILURE;
+    serve(&options, app, signals);
+    return EXIT_SUCCESS;
+}

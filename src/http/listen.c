@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "listen.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+PRINTF_LIKE(4, 5)
+static int fail(struct config_error *ret_error, const char *text, int error, const char *format,
+                ...)
+{
+    char why[256];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    (void)snprintf(ret_error->message, sizeof ret_error->message, "web.listen: %.200s: %s", text,
+                   why);
+    return error;
+}
+
+static int fail_errno(struct config_error *ret_error, const char *text, int error)
+{
+    const char *hint = "";
+    if (error == -EADDRINUSE)
+        hint = ": another program, or another kvmstatd, listens there";
+    else if (error == -EADDRNOTAVAIL)
+        hint = ": this machine has no such address";
+    return fail(ret_error, text, error, "%s%s", strerrordesc_np(-error), hint);
+}
+
+static uint16_t bound_port(int fd)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address = {0};
+    socklen_t len = sizeof address;
+    if (getsockname(fd, &address.any, &len) < 0)
+        return 0;
+    return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
+}
+
+/* Returns a listening fd or -errno. `v6_only` is for AF_INET6. */
+static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only)
+{
+    const int on = 1;
+    CLEANUP_FD int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    /* Connections of a former daemon that are still in TIME_WAIT must not keep us from starting. */
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        return -errno;
+    if (address->sa_family == AF_INET6 &&
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) < 0)
+        return -errno;
+    if (bind(fd, address, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+        return -errno;
+    return steal_fd(&fd);
+}
+
+static int open_any(uint16_t port)
+{
+    const struct sockaddr_in6 v6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_ANY_INIT};
+    const struct sockaddr_in v4 = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_ANY)}};
+    int fd = bind_inet((const struct sockaddr *)&v6, sizeof v6, 0);
+    /* A kernel without IPv6, or with ipv6.disable=1 or net.ipv6.conf.*.disable_ipv6=1. */
+    if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
+        fd = bind_inet((const struct sockaddr *)&v4, sizeof v4, 0);
+    return fd;
+}
+
+static int open_inet(const struct listen_address *address, const char *text,
+                     struct listen_socket *ret_socket, struct config_error *ret_error)
+{
+    int fd = -EADDRNOTAVAIL;
+    if (!address->host[0]) {
+        fd = open_any(address->port);
+    } else {
+        char port[8];
+        struct addrinfo *found = NULL;
+        const struct addrinfo hints = {
+            .ai_family = address->is_v6 ? AF_INET6 : AF_UNSPEC,
+            .ai_socktype = SOCK_STREAM,
+            .ai_flags = AI_PASSIVE | AI_NUMERICSERV | (address->is_v6 ? AI_NUMERICHOST : 0),
+        };
+        (void)snprintf(port, sizeof port, "%u", address->port);
+        int error = getaddrinfo(address->host, port, &hints, &found);
+        if (error != 0)
+            return fail(ret_error, text, -EADDRNOTAVAIL, "the name cannot be resolved: %s",
+                        gai_strerror(error));
+        for (const struct addrinfo *at = found; at && fd < 0; at = at->ai_next)
+            fd = bind_inet(at->ai_addr, at->ai_addrlen, 1);
+        freeaddrinfo(found);
+    }
+    if (fd == -EACCES && address->port < 1024)
+        return fail(ret_error, text, fd, "ports below 1024 need CAP_NET_BIND_SERVICE");
+    if (fd < 0)
+        return fail_errno(ret_error, text, fd);
+    *ret_socket = (struct listen_socket){.fd = fd, .port = bound_port(fd)};
+    return 0;
+}
+
+/*
+ * Makes room at a Unix socket's path: 0 when nothing is there (any more), -EADDRINUSE when somebody
+ * listens. A daemon that was killed leaves its socket file behind; connecting tells it from a live
+ * one, since nobody's socket refuses.
+ */
+static int clear_stale(const struct sockaddr_un *address)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(st.st_mode))
+        return -EEXIST;
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+        return -EADDRINUSE;
+    if (errno == ENOENT)
+        return 0;
+    /* EAGAIN: its queue is full; EPROTOTYPE: a socket of another type. Somebody is there. */
+    if (errno == EAGAIN || errno == EPROTOTYPE)
+        return -EADDRINUSE;
+    if (errno != ECONNREFUSED)
+        return -errno;
+    return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int bind_unix(const struct sockaddr_un *address, struct listen_socket *socket_)
+{
+    struct stat st;
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    /*
+     * Linux makes the file with the mode of the socket's own inode and the umask, so it is never
+     * open to more than it should be; the umask may have taken too much, which chmod() gives back.
+     */
+    if (fchmod(fd, LISTEN_UNIX_MODE) < 0)
+        return -errno;
+    if (bind(fd, (const struct sockaddr *)address, sizeof *address) < 0)
+        return -errno;
+    if (chmod(address->sun_path, LISTEN_UNIX_MODE) < 0 || lstat(address->sun_path, &st) < 0 ||
+        listen(fd, LISTEN_BACKLOG) < 0) {
+        int r = -errno;
+        (void)unlink(address->sun_path);
+        return r;
+    }
+    socket_->device = st.st_dev;
+    socket_->inode = st.st_ino;
+    socket_->fd = steal_fd(&fd);
+    return 0;
+}
+
+static int open_unix(const struct listen_address *address, const char *text,
+                     struct listen_socket *ret_socket, struct config_error *ret_error)
+{
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    struct listen_socket made = LISTEN_SOCKET_INIT;
+    size_t len = strlen(address->host);
+    if (len >= sizeof where.sun_path)
+        return fail(ret_error, text, -ENAMETOOLONG,
+                    "the path of a Unix socket has at most %zu bytes", sizeof where.sun_path - 1);
+    memcpy(where.sun_path, address->host, len);
+    memcpy(made.path, address->host, len);
+
+    int r = clear_stale(&where);
+    if (r == -EEXIST)
+        return fail(ret_error, text, r, "there is a file that is not a socket");
+    if (r == 0)
+        r = bind_unix(&where, &made);
+    if (r < 0)
+        return fail_errno(ret_error, text, r);
+    *ret_socket = made;
+    return 0;
+}
+
+int listen_open(const struct listen_address *address, const char *text,
+                struct listen_socket *ret_socket, struct config_error *ret_error)
+{
+    return address->is_unix ? open_unix(address, text, ret_socket, ret_error)
+                            : open_inet(address, text, ret_socket, ret_error);
+}
+
+void listen_unlink(struct listen_socket *socket)
+{
+    struct stat st;
+    if (socket->path[0] && lstat(socket->path, &st) == 0 && st.st_dev == socket->device &&
+        st.st_ino == socket->inode)
+        (void)unlink(socket->path);
+    socket->path[0] = '\0';
+}
+
+void listen_close(struct listen_socket *socket)
+{
+    listen_unlink(socket);
+    socket->fd = fd_close(socket->fd);
+}

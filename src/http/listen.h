@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Listening sockets of our own making, from addresses of web.listen. */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/un.h>
+
+#include "config.h"
+
+enum {
+    LISTEN_BACKLOG = 128, /* connections the kernel holds until they are accepted */
+    /* Connecting needs write permission: the owner and the group of the socket may. */
+    LISTEN_UNIX_MODE = 0660,
+};
+
+struct listen_socket {
+    int fd;        /* owned; -1: none */
+    uint16_t port; /* that it is bound to; 0: a Unix socket */
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "": not a Unix socket */
+    dev_t device; /* of the socket's file, to know it again */
+    ino_t inode;
+};
+
+#define LISTEN_SOCKET_INIT \
+    {                      \
+        .fd = -1           \
+    }
+
+/*
+ * Opens, binds and listens: non-blocking, close-on-exec.
+ * - A host name stands for the first of its addresses that can be bound.
+ * - An empty host is every address, IPv6 and IPv4 by one socket where the machine has IPv6.
+ * - A literal IPv6 address is IPv6 only.
+ * - unix:PATH replaces a socket file nobody listens on; any other file there is left alone.
+ * `text` is how messages call the address. Returns 0 or -errno with *ret_error filled: -EADDRINUSE,
+ * -EACCES, -EEXIST (a file that is not a socket), -EADDRNOTAVAIL (also for a name that cannot be
+ * resolved), -ENAMETOOLONG, …
+ */
+MUST_USE int listen_open(const struct listen_address *address, const char *text,
+                         struct listen_socket *ret_socket, struct config_error *ret_error);
+/* Removes a Unix socket's file if it is still the one that listen_open() made. */
+void listen_unlink(struct listen_socket *socket);
+/* Unlinks and closes. */
+void listen_close(struct listen_socket *socket);

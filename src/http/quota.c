@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "quota.h"
+
+void quota_init(struct quota *quota, unsigned requests_max, uint64_t bytes_max)
+{
+    *quota = (struct quota){.requests_max = requests_max, .bytes_max = bytes_max};
+    (void)pthread_mutex_init(&quota->lock, NULL);
+    TAILQ_INIT(&quota->holdings);
+}
+
+void quota_deinit(struct quota *quota)
+{
+    (void)pthread_mutex_destroy(&quota->lock);
+}
+
+bool quota_enter(struct quota *quota)
+{
+    (void)pthread_mutex_lock(&quota->lock);
+    bool room = quota->requests < quota->requests_max;
+    if (room)
+        quota->requests++;
+    (void)pthread_mutex_unlock(&quota->lock);
+    return room;
+}
+
+void quota_leave(struct quota *quota)
+{
+    (void)pthread_mutex_lock(&quota->lock);
+    quota->requests--;
+    (void)pthread_mutex_unlock(&quota->lock);
+}
+
+void holding_init(struct holding *holding, struct quota *quota)
+{
+    *holding = (struct holding){.quota = quota};
+}
+
+int holding_add(struct holding *holding, uint64_t bytes)
+{
+    struct quota *quota = holding->quota;
+    int r = 0;
+    if (bytes == 0)
+        return 0;
+    (void)pthread_mutex_lock(&quota->lock);
+    const struct holding *oldest = TAILQ_FIRST(&quota->holdings);
+    if (oldest && oldest != holding &&
+        (quota->bytes >= quota->bytes_max || bytes > quota->bytes_max - quota->bytes)) {
+        r = -ENOBUFS;
+    } else {
+        if (holding->bytes == 0)
+            TAILQ_INSERT_TAIL(&quota->holdings, holding, link);
+        holding->bytes += bytes;
+        quota->bytes += bytes;
+    }
+    (void)pthread_mutex_unlock(&quota->lock);
+    return r;
+}
+
+void holding_end(struct holding *holding)
+{
+    struct quota *quota = holding->quota;
+    if (!quota || holding->bytes == 0)
+        return;
+    (void)pthread_mutex_lock(&quota->lock);
+    TAILQ_REMOVE(&quota->holdings, holding, link);
+    quota->bytes -= holding->bytes;
+    holding->bytes = 0;
+    (void)pthread_mutex_unlock(&quota->lock);
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tick path. A sweep is a plain loop of pread() into the frame; what is rare (a read that
+ * failed, a new layout) is kept out of it. Timers stand on an absolute grid, so ticks do not drift;
+ * what was overrun is counted as missed and never made up for.
+ */
+#include "group.h"
+
+#include <string.h>
+#include <sys/timerfd.h>
+
+#include "clock.h"
+#include "statsfd.h"
+
+enum {
+    /*
+     * Targets between two looks at the clock: a more urgent group waits for some 20 µs at most,
+     * and the look costs a thousandth of the reads.
+     */
+    SLICE_TARGETS = 64,
+};
+
+int group_init(struct group *group, struct store *store, struct reaper *reaper,
+               struct mailbox *events, unsigned slot)
+{
+    *group = (struct group){
+        .watch = {WATCH_TIMER},
+        .store = store,
+        .reaper = reaper,
+        .events = events,
+        .ring = &store->rings[slot],
+        .timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
+    };
+    return group->timer_fd < 0 ? -errno : 0;
+}
+
+static void unuse_layout(struct group *group, struct layout *layout)
+{
+    if (layout && --layout->uses == 0)
+        reaper_post(group->reaper, &layout->reapable);
+}
+
+/* The frame is free: what it holds of an earlier time goes to the reaper. */
+static void strip_frame(struct group *group, struct frame *frame)
+{
+    unuse_layout(group, frame->layout);
+    frame->layout = NULL;
+    if (frame->memory)
+        reaper_post(group->reaper, &frame->memory->reapable);
+    frame->memory = NULL;
+}
+
+static void strip_free_frames(struct group *group)
+{
+    struct frame *newest = atomic_load(&group->ring->newest);
+    for (size_t i = 0; i < FRAMES_MAX; i++) {
+        struct frame *frame = &group->ring->frames[i];
+        if (frame != newest && atomic_load(&frame->pins) == 0)
+            strip_frame(group, frame);
+    }
+}
+
+static void discard_plan(struct group *group)
+{
+    if (!group->now)
+        return;
+    unuse_layout(group, group->layout);
+    group->layout = NULL;
+    reaper_post(group->reaper, &group->now->reapable);
+    group->now = NULL;
+}
+
+static void take_memory(struct group *group, struct group_plan *plan)
+{
+    if (!plan->memory[0])
+        return;
+    group->memory_bytes = plan->memory[0]->bytes;
+    for (size_t i = 0; i < FRAMES_MAX; i++) {
+        if (group->spare[i])
+            reaper_post(group->reaper, &group->spare[i]->reapable);
+        group->spare[i] = plan->memory[i];
+        plan->memory[i] = NULL;
+    }
+    strip_free_frames(group);
+}
+
+static struct timespec to_timespec(int64_t ns)
+{
+    return (struct timespec){.tv_sec = ns / NSEC_PER_SEC, .tv_nsec = ns % NSEC_PER_SEC};
+}
+
+/* A new grid; tick 0 is due now. */
+static void begin(struct group *group, int64_t interval_ns)
+{
+    group->interval_ns = interval_ns;
+    group->start_ns = clock_now_ns();
+    group->served = -1;
+    const struct itimerspec grid = {
+        .it_value = to_timespec(group->start_ns),
+        .it_interval = to_timespec(interval_ns),
+    };
+    (void)timerfd_settime(group->timer_fd, TFD_TIMER_ABSTIME, &grid, NULL);
+}
+
+void group_plan_carry(struct group_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->layout->n_targets; i++)
+        plan->carried[i] = group_last_block(plan->targets[i]);
+}
+
+/* Its VMM exited while this plan was on its way: its fds may be closed already. */
+static void mute_late(struct group *group, uint32_t index)
+{
+    struct sampled_target *target = group->now->targets[index];
+    group->now->readings[index].fd = -1;
+    if (target->closing)
+        return;
+    target->closing = true;
+    reaper_post(group->reaper, &target->close_item);
+}
+
+static void seat(struct group *group)
+{
+    for (uint32_t i = 0; i < group->layout->n_vms; i++) {
+        const struct layout_vm *place = &group->layout->vms[i];
+        struct sampled_vm *vm = group->now->vms[i];
+        vm->group = group;
+        vm->index = i;
+        for (uint32_t j = 0; j < place->n_targets; j++) {
+            uint32_t index = place->first_target + j;
+            struct sampled_target *target = group->now->targets[index];
+            target->group = group;
+            target->index = index;
+            if (vm->let_go)
+                mute_late(group, index);
+        }
+        if (place->retired)
+            memcpy(place->retired, vm->retired, place->retired_schema->data_bytes);
+    }
+}
+
+void group_adopt(struct group *group, struct group_plan *plan)
+{
+    discard_plan(group);
+    take_memory(group, plan);
+    group->now = plan;
+    group->layout = steal_ptr(&plan->layout);
+    group->layout->uses++;
+    group->fresh = true;
+    seat(group);
+    if (group->interval_ns != plan->interval_ns)
+        begin(group, plan->interval_ns);
+}
+
+void group_end(struct group *group)
+{
+    const struct itimerspec disarmed = {0};
+    (void)timerfd_settime(group->timer_fd, 0, &disarmed, NULL);
+    group->interval_ns = 0;
+    discard_plan(group);
+    atomic_store(&group->ring->newest, NULL);
+    strip_free_frames(group);
+    for (size_t i = 0; i < FRAMES_MAX; i++) {
+        if (group->spare[i])
+            reaper_post(group->reaper, &group->spare[i]->reapable);
+        group->spare[i] = NULL;
+    }
+}
+
+int64_t group_deadline_ns(const struct group *group)
+{
+    if (!group->interval_ns)
+        return INT64_MAX;
+    return group->start_ns + (group->served + 1) * group->interval_ns;
+}
+
+const uint8_t *group_last_block(const struct sampled_target *target)
+{
+    const struct group *group = target->group;
+    if (!group || !group->now)
+        return NULL;
+    if (group->fresh)
+        return group->now->carried[target->index];
+    const struct frame *newest = atomic_load(&group->ring->newest);
+    if (!newest || newest->status[target->index] == TARGET_ABSENT)
+        return NULL;
+    return newest->data + group->layout->targets[target->index].offset;
+}
+
+void group_mute_vm(struct group *group, struct sampled_vm *vm)
+{
+    const struct layout_vm *seat = &group->layout->vms[vm->index];
+    for (uint32_t i = seat->first_target; i < seat->first_target + seat->n_targets; i++) {
+        struct sampled_target *target = group->now->targets[i];
+        group->now->readings[i].fd = -1;
+        if (target->closing)
+            continue;
+        target->closing = true;
+        target->next_closing = vm->closing;
+        vm->closing = target;
+    }
+}
+
+/* There is a spare for each frame that has not been renewed since the plan that brought them. */
+static void renew_memory(struct group *group, struct frame *frame)
+{
+    size_t i = 0;
+    while (!group->spare[i])
+        i++;
+    if (frame->memory)
+        reaper_post(group->reaper, &frame->memory->reapable);
+    frame->memory = group->spare[i];
+    group->spare[i] = NULL;
+}
+
+static void ready_frame(struct group *group, struct frame *frame)
+{
+    if (frame->layout != group->layout) {
+        unuse_layout(group, frame->layout);
+        frame->layout = group->layout;
+        group->layout->uses++;
+    }
+    if (!frame->memory || frame->memory->bytes != group->memory_bytes)
+        renew_memory(group, frame);
+    frame->status = frame->memory->map;
+    frame->data = frame->status + group->layout->status_bytes;
+}
+
+/* Out of line: it hardly ever happens, and its code should not stand in the loop. */
+static uint8_t __attribute__((noinline))
+read_failed(struct group *group, struct frame *frame, uint32_t i, ssize_t n)
+{
+    struct sampled_target *target = group->now->targets[i];
+    const struct reading *reading = &group->now->readings[i];
+    if (reading->fd < 0)
+        return TARGET_ABSENT; /* let go: not an error */
+
+    int error = n < 0 ? -errno : 0;
+    enum read_error kind = n < 0 ? READ_ERROR_IO : READ_ERROR_SHORT;
+    atomic_fetch_add_explicit(&group->store->self.read_errors[kind], 1, memory_order_relaxed);
+    if (target->failed) {
+        target->failed->error = error;
+        mailbox_post(group->events, &target->failed->letter);
+        target->failed = NULL;
+    }
+    const uint8_t *last = group_last_block(target);
+    if (!last)
+        return TARGET_ABSENT;
+    memcpy(frame->data + reading->offset, last, reading->bytes);
+    return TARGET_HELD;
+}
+
+static void read_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t to)
+{
+    const struct reading *readings = group->now->readings;
+    for (uint32_t i = from; i < to; i++) {
+        const struct reading *r = &readings[i];
+        ssize_t n = pread(r->fd, frame->data + r->offset, r->bytes, r->data_offset);
+        frame->status[i] = n == (ssize_t)r->bytes ? TARGET_READ : read_failed(group, frame, i, n);
+    }
+}
+
+struct frame *group_sweep(struct group *group, int64_t now_ns, group_yield_fn *yield, void *ctx)
+{
+    struct frame *frame = ring_free_frame(group->ring);
+    if (!frame)
+        return NULL;
+    ready_frame(group, frame);
+    frame->begin_ns = now_ns;
+    frame->tick = (uint64_t)group->served;
+    uint32_t n = group->layout->n_targets;
+    for (uint32_t i = 0; i < n; i += SLICE_TARGETS) {
+        if (i && yield)
+            yield(ctx, group);
+        read_slice(group, frame, i, MIN_OF(i + SLICE_TARGETS, n));
+    }
+    frame->end_ns = clock_now_ns();
+    return frame;
+}
+
+static void first_samples(struct group *group, int64_t now_ns)
+{
+    for (uint32_t i = 0; i < group->layout->n_vms; i++) {
+        struct vm *vm = group->layout->vms[i].vm;
+        if (atomic_exchange_explicit(&vm->sampled, true, memory_order_relaxed))
+            continue;
+        int64_t created_ns = atomic_load_explicit(&vm->created_ns, memory_order_relaxed);
+        if (created_ns)
+            selfhist_observe(&group->store->self.discovery, now_ns - created_ns);
+    }
+}
+
+void group_publish(struct group *group, struct frame *frame)
+{
+    struct selfstats *self = &group->store->self;
+    ring_publish(group->ring, frame);
+    selfhist_observe(&self->sweep_duration, frame->end_ns - frame->begin_ns);
+    atomic_fetch_add_explicit(&self->ticks, 1, memory_order_relaxed);
+    if (group->fresh)
+        first_samples(group, frame->end_ns);
+    group->fresh = false;
+}
+
+void group_serve(struct group *group, int64_t now_ns, group_yield_fn *yield, void *ctx)
+{
+    struct selfstats *self = &group->store->self;
+    int64_t due = (now_ns - group->start_ns) / group->interval_ns;
+    selfhist_observe(&self->tick_lateness, now_ns - group_deadline_ns(group));
+    uint64_t missed = (uint64_t)(due - group->served - 1);
+    group->served = due;
+
+    struct frame *frame = group_sweep(group, now_ns, yield, ctx);
+    if (frame)
+        group_publish(group, frame);
+    else
+        missed++; /* more readers than frames: cannot be while readers keep to their bound */
+    if (missed)
+        atomic_fetch_add_explicit(&self->ticks_missed, missed, memory_order_relaxed);
+}
+
+void group_deinit(struct group *group)
+{
+    if (group->now) {
+        if (--group->layout->uses == 0)
+            layout_free(group->layout);
+        group_plan_free(group->now);
+    }
+    atomic_store(&group->ring->newest, NULL);
+    for (size_t i = 0; i < FRAMES_MAX; i++) {
+        struct frame *frame = &group->ring->frames[i];
+        if (frame->layout && --frame->layout->uses == 0)
+            layout_free(frame->layout);
+        frame->layout = NULL;
+        frame_memory_free(frame->memory);
+        frame->memory = NULL;
+        frame_memory_free(group->spare[i]);
+    }
+    group->timer_fd = fd_close(group->timer_fd);
+}

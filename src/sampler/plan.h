@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between planner and sampler: what a plan says, and the objects that both refer to. Each field
+ * says whose it is; nothing here is locked.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "sampler.h"
+
+struct group;
+
+/* What an epoll event is about: the first member of whatever is watched. */
+struct watch {
+    enum watch_kind {
+        WATCH_INBOX,
+        WATCH_TIMER,
+        WATCH_VMM,
+    } kind;
+};
+
+/* A data block that is read in every tick. Made by the planner, closed and freed by the reaper. */
+struct sampled_target {
+    struct reapable close_item; /* closes fd */
+    struct reapable free_item;  /* closes fd if nobody has, frees the target */
+    /* immutable */
+    struct sampled_vm *vm;
+    const struct schema *schema;
+    int32_t vcpu;
+    int fd; /* owned; closed by the reaper only */
+    /* THREADS: discovery only */
+    bool submitted;
+    /* THREADS: reaper only */
+    bool closed;
+    /* THREADS: sampler only */
+    struct sampler_event *failed; /* posted at the first failure, then NULL */
+    struct group *group;          /* where it is read now: readings[index] */
+    uint32_t index;
+    bool closing; /* its fd is the reaper's */
+    struct sampled_target *next_closing;
+    uint8_t *last_block; /* room for a last reading; set by the planner before it leaves */
+};
+
+/* A VM that is sampled. Made by the planner, freed by the reaper after the plan that drops it. */
+struct sampled_vm {
+    struct watch watch;         /* of the pidfd */
+    struct reapable close_item; /* closes `closing` and the pidfd */
+    struct reapable free_item;
+    /* immutable */
+    struct vm *vm; /* a reference */
+    int pidfd;     /* owned; closed by the reaper only */
+    struct selfhist *release_hist;
+    /* THREADS: reaper only */
+    bool closed;
+    /* THREADS: sampler only, until close_item is posted */
+    struct group *group; /* where it stands now: vms[index] */
+    uint32_t index;
+    struct sampler_event *exited; /* posted when the VMM exits, then NULL */
+    bool let_go;                  /* close_item has been posted */
+    int64_t exited_ns;            /* when the VMM's exit was seen; 0: it was removed alive */
+    struct sampled_target *closing;
+    /*
+     * Last values of vCPUs that have left, a data block of retired_schema. The memory is set by the
+     * planner before the first vCPU leaves, the values are the sampler's.
+     */
+    uint8_t *retired;
+    const struct schema *retired_schema;
+};
+
+/* What the tick needs of a target, packed. fd -1: not to be read any more. */
+struct reading {
+    int fd;
+    uint32_t offset; /* in frame->data */
+    uint32_t bytes;
+    uint32_t data_offset; /* in the stats file */
+};
+
+/* A layout with all that reading it takes. Adopted whole. */
+struct group_plan {
+    unsigned slot;                   /* store->rings[slot] */
+    int64_t interval_ns;             /* > 0 */
+    struct layout *layout;           /* no VMs: the group ends */
+    struct reading *readings;        /* layout->n_targets */
+    struct sampled_target **targets; /* the same */
+    struct sampled_vm **vms;         /* layout->n_vms */
+    /*
+     * layout->n_targets; filled by the sampler on adoption: each target's last block in the frame
+     * that was newest then, NULL where there is none. Valid until the first sweep.
+     */
+    const uint8_t **carried;
+    /* New memory for its frames; NULL: what is there does. */
+    struct frame_memory *memory[FRAMES_MAX];
+    bool at_once; /* VMs move here from another group: read now, so that no scrape misses them */
+    bool news;    /* there are targets that were never read */
+    /* THREADS: the reaper, after the sampler has exchanged it for its successor */
+    struct reapable reapable;
+};
+
+struct plan {
+    struct letter letter; /* first member */
+    struct reapable reapable;
+    unsigned n_groups;
+    struct group_plan *groups[RINGS_MAX]; /* owned until adopted, then NULL */
+    size_t n_joining;
+    struct sampled_vm **joining; /* to be watched from now on */
+    size_t n_leaving_vms;
+    struct sampled_vm **leaving_vms; /* in none of the layouts any more: to be let go and freed */
+    size_t n_leaving_targets;
+    struct sampled_target **leaving_targets; /* likewise, of VMs that stay */
+};
+
+/* THREADS: discovery. The sampler owns `plan` from here on. */
+void sampler_submit(struct sampler *sampler, struct plan *plan);
+
+/* Releases what a plan holds but not the VMs and targets it names. */
+void plan_free(struct plan *plan);
+void group_plan_free(struct group_plan *group_plan);
+void sampled_target_free(struct sampled_target *target);
+void sampled_vm_free(struct sampled_vm *vm);
+DEFINE_CLEANUP(struct plan *, plan_free)
+DEFINE_CLEANUP(struct group_plan *, group_plan_free)
+DEFINE_CLEANUP(struct sampled_target *, sampled_target_free)
+DEFINE_CLEANUP(struct sampled_vm *, sampled_vm_free)
