@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "parse.h"
+#include "reader.h"
 #include "schema.h"
 
 int config_defaults(struct config **ret_config)
@@ -42,6 +43,31 @@ void config_unref(struct config *config)
     free(config);
 }
 
+static void string_list_free(struct string_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        free(list->items[i]);
+    free(list->items);
+}
+
+int config_set_listen(struct config *config, const struct string_list *addresses)
+{
+    struct string_list copy = {.items = calloc(addresses->n, sizeof *copy.items)};
+    if (!copy.items)
+        return -ENOMEM;
+    while (copy.n < addresses->n) {
+        copy.items[copy.n] = strdup(addresses->items[copy.n]);
+        if (!copy.items[copy.n]) {
+            string_list_free(&copy);
+            return -ENOMEM;
+        }
+        copy.n++;
+    }
+    string_list_free(&config->web.listen);
+    config->web.listen = copy;
+    return 0;
+}
+
 bool config_equal(const struct config *a, const struct config *b)
 {
     return schema_equal(&schema_root, a, b);
@@ -49,9 +75,9 @@ bool config_equal(const struct config *a, const struct config *b)
 
 static int refuse_size(const char *name, struct config_error *ret_error)
 {
-    return parse_refuse_file(name, ret_error,
-                             "larger than 1 MiB, which is no configuration; write at most %d bytes",
-                             CONFIG_FILE_MAX_BYTES);
+    return refuse_file(name, ret_error,
+                       "larger than 1 MiB, which is no configuration; write at most %d bytes",
+                       CONFIG_FILE_MAX_BYTES);
 }
 
 int config_parse(const char *name, const char *text, size_t len, struct config **ret_config,
@@ -88,7 +114,7 @@ static ssize_t read_all(int fd, char *bytes, size_t size)
 static int refuse_errno(const char *path, int r, const char *what, struct config_error *ret_error)
 {
     errno = -r;
-    (void)parse_refuse_file(path, ret_error, "cannot be %s: %m", what);
+    (void)refuse_file(path, ret_error, "cannot be %s: %m", what);
     return r;
 }
 
@@ -102,8 +128,8 @@ int config_load(const char *path, struct config **ret_config, struct config_erro
     if (fstat(fd, &st) < 0)
         return refuse_errno(path, -errno, "read", ret_error);
     if (S_ISDIR(st.st_mode)) {
-        (void)parse_refuse_file(path, ret_error,
-                                "a directory; name a file in it, for example kvmstatd.yaml");
+        (void)refuse_file(path, ret_error,
+                          "a directory; name a file in it, for example kvmstatd.yaml");
         return -EISDIR;
     }
 

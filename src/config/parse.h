@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * From YAML to a configuration that has its defaults already. Internal to the configuration.
- */
+/* From YAML to a configuration that has its defaults already. Internal to the configuration. */
 #pragma once
 
 #include "config.h"
@@ -12,7 +10,3 @@
  */
 MUST_USE int parse_yaml(const char *name, const char *text, size_t len, struct config *config,
                         struct config_error *ret_error);
-
-/* Fills in "NAME: why", NAME escaped and cut at its front where it is long. Returns -EINVAL. */
-int parse_refuse_file(const char *name, struct config_error *ret_error, const char *format, ...)
-    PRINTF_LIKE(3, 4);

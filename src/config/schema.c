@@ -116,7 +116,7 @@ static const struct key sampling_keys[] = {
      .max = STRINGIFY(CPU_LAST),
      .min_items = 1,
      .max_items = CPU_SETSIZE,
-     .example = "0, 1"},
+     .example = "0"},
     {.name = "rules",
      .shape = KEY_RULES,
      .keys = &schema_rule,
@@ -133,7 +133,8 @@ static const struct key discovery_keys[] = {
      .choices = source_choices,
      .min_items = 1,
      .max_items = CONFIG_SOURCES,
-     .fallback = "handoff statsfd bpf"},
+     .fallback = "handoff statsfd bpf",
+     .example = "statsfd"},
     {.name = "rescan",
      SCALAR(type_duration),
      FIELD(discovery.rescan_ns),
@@ -159,7 +160,8 @@ static const struct key handoff_keys[] = {
      STRINGS(handoff.allow_users),
      .check = check_user,
      .max_items = USERS_MAX,
-     .fallback = "root libvirt-qemu"},
+     .fallback = "root libvirt-qemu",
+     .example = "libvirt-qemu"},
 };
 static const struct key_table handoff_table = TABLE(handoff_keys);
 
@@ -250,7 +252,8 @@ static const struct key recorder_keys[] = {
      FIELD(recorder.dump_on_vmm_killed),
      .choices = dump_choices,
      .max_items = 2,
-     .fallback = "vmm_killed signal"},
+     .fallback = "vmm_killed signal",
+     .example = "signal"},
 };
 static const struct key_table recorder_table = TABLE(recorder_keys);
 
@@ -310,16 +313,34 @@ static const struct key log_keys[] = {
 static const struct key_table log_table = TABLE(log_keys);
 
 static const struct key root_keys[] = {
-    {.name = "sampling", .shape = KEY_SECTION, .keys = &sampling_table},
-    {.name = "discovery", .shape = KEY_SECTION, .keys = &discovery_table},
-    {.name = "handoff", .shape = KEY_SECTION, .keys = &handoff_table},
-    {.name = "metrics", .shape = KEY_SECTION, .keys = &metrics_table},
-    {.name = "bursts", .shape = KEY_SECTION, .keys = &bursts_table},
-    {.name = "scheduler", .shape = KEY_SECTION, .keys = &scheduler_table},
-    {.name = "recorder", .shape = KEY_SECTION, .keys = &recorder_table},
-    {.name = "web", .shape = KEY_SECTION, .keys = &web_table},
-    {.name = "limits", .shape = KEY_SECTION, .keys = &limits_table},
-    {.name = "log", .shape = KEY_SECTION, .keys = &log_table},
+    {.name = "sampling",
+     .shape = KEY_SECTION,
+     .keys = &sampling_table,
+     .example = "{interval: 100ms}"},
+    {.name = "discovery",
+     .shape = KEY_SECTION,
+     .keys = &discovery_table,
+     .example = "{rescan: 5s}"},
+    {.name = "handoff",
+     .shape = KEY_SECTION,
+     .keys = &handoff_table,
+     .example = "{allow_users: [root]}"},
+    {.name = "metrics",
+     .shape = KEY_SECTION,
+     .keys = &metrics_table,
+     .example = "{histograms: vm}"},
+    {.name = "bursts", .shape = KEY_SECTION, .keys = &bursts_table, .example = "{windows: [15s]}"},
+    {.name = "scheduler",
+     .shape = KEY_SECTION,
+     .keys = &scheduler_table,
+     .example = "{interval: 1s}"},
+    {.name = "recorder",
+     .shape = KEY_SECTION,
+     .keys = &recorder_table,
+     .example = "{memory: 64MiB}"},
+    {.name = "web", .shape = KEY_SECTION, .keys = &web_table, .example = "{listen: [\":10177\"]}"},
+    {.name = "limits", .shape = KEY_SECTION, .keys = &limits_table, .example = "{max_vms: 16384}"},
+    {.name = "log", .shape = KEY_SECTION, .keys = &log_table, .example = "{level: info}"},
 };
 const struct key_table schema_root = TABLE(root_keys);
 static_assert(ARRAY_LEN(root_keys) <= KEYS_MAX, "the largest table");

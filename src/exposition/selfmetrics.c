@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "selfmetrics.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "clock.h"
+#include "own.h"
+
+static const struct own_family build = {
+    "kvmstatd_build", OWN_INFO, NULL, "Version and source revision that kvmstatd was built from."};
+static const struct own_family vms = {"kvmstatd_vms", OWN_GAUGE, NULL, "VMs that are read now."};
+static const struct own_family kernel_vms = {
+    "kvmstatd_kernel_vms", OWN_GAUGE, NULL, "VMs that are alive on this host, as the kernel says."};
+static const struct own_family unreadable = {
+    "kvmstatd_vms_unreadable", OWN_GAUGE, NULL,
+    "VMs that are known but cannot be read, by reason; /api/v1/vms names them."};
+static const struct own_family targets = {"kvmstatd_targets", OWN_GAUGE, NULL,
+                                          "VMs and vCPUs whose statistics are read at every tick."};
+static const struct own_family discovery = {"kvmstatd_discovery_seconds", OWN_HISTOGRAM, "seconds",
+                                            "Time from the creation of a VM to its first sample."};
+static const struct own_family release = {
+    "kvmstatd_release_seconds", OWN_HISTOGRAM, "seconds",
+    "Time from the exit of a VMM until all file descriptors of its VMs were closed."};
+static const struct own_family sweep = {
+    "kvmstatd_sweep_duration_seconds", OWN_HISTOGRAM, "seconds",
+    "Time that one tick's reading of all targets of an interval took."};
+static const struct own_family lateness = {"kvmstatd_tick_lateness_seconds", OWN_HISTOGRAM,
+                                           "seconds", "How much later than planned a tick began."};
+static const struct own_family ticks = {"kvmstatd_ticks", OWN_COUNTER, NULL,
+                                        "Ticks at which statistics were read."};
+static const struct own_family ticks_missed = {
+    "kvmstatd_ticks_missed", OWN_COUNTER, NULL,
+    "Ticks that passed unused because the one before took too long or the host was too busy."};
+static const struct own_family read_errors = {
+    "kvmstatd_read_errors", OWN_COUNTER, NULL,
+    "Reads of a target that failed; its series are absent until it can be read again."};
+static const struct own_family rejected = {
+    "kvmstatd_handoff_rejected", OWN_COUNTER, NULL,
+    "Messages and file descriptors refused at the handoff socket."};
+static const struct own_family render = {"kvmstatd_render_duration_seconds", OWN_GAUGE, "seconds",
+                                         "Time that rendering the last scrape took."};
+static const struct own_family reload_ok = {
+    "kvmstatd_config_last_reload_successful", OWN_GAUGE, NULL,
+    "Whether the last attempt to load the configuration succeeded (1) or not (0)."};
+static const struct own_family reload_time = {
+    "kvmstatd_config_last_reload_success_timestamp_seconds", OWN_GAUGE, "seconds",
+    "When the configuration in force was loaded, in seconds since the epoch."};
+
+static const struct own_family cpu_seconds = {"process_cpu_seconds", OWN_COUNTER, "seconds",
+                                              "CPU time that kvmstatd used, user and system."};
+static const struct own_family resident = {"process_resident_memory_bytes", OWN_GAUGE, "bytes",
+                                           "Resident memory of kvmstatd."};
+static const struct own_family virtual = {"process_virtual_memory_bytes", OWN_GAUGE, "bytes",
+                                          "Virtual memory of kvmstatd."};
+static const struct own_family threads = {"process_threads", OWN_GAUGE, NULL,
+                                          "Threads of kvmstatd."};
+static const struct own_family open_fds = {"process_open_fds", OWN_GAUGE, NULL,
+                                           "File descriptors that kvmstatd has open."};
+static const struct own_family max_fds = {"process_max_fds", OWN_GAUGE, NULL,
+                                          "File descriptors that kvmstatd may have open."};
+static const struct own_family start_time = {
+    "process_start_time_seconds", OWN_GAUGE, "seconds",
+    "When kvmstatd was started, in seconds since the epoch."};
+
+static void put_u64(struct writer *w, enum exposition_format format, const struct own_family *f,
+                    uint64_t value)
+{
+    own_begin(w, format, f);
+    own_sample_u64(w, f, "", value);
+}
+
+static void put_ns(struct writer *w, enum exposition_format format, const struct own_family *f,
+                   int64_t value_ns)
+{
+    own_begin(w, format, f);
+    own_sample_ns(w, f, "", (uint64_t)value_ns);
+}
+
+static void put_reason(struct writer *w, const struct own_family *f, const char *reason,
+                       uint64_t value)
+{
+    char labels[128];
+    (void)snprintf(labels, sizeof labels, "{reason=\"%s\"}", reason);
+    own_sample_u64(w, f, labels, value);
+}
+
+static void put_roster(struct writer *w, enum exposition_format format, const struct roster *roster)
+{
+    put_u64(w, format, &vms, roster->read);
+    if (roster->kernel_vms >= 0)
+        put_u64(w, format, &kernel_vms, (uint64_t)roster->kernel_vms);
+    own_begin(w, format, &unreadable);
+    for (enum unreadable_reason r = UNREADABLE_NOT + 1; r < UNREADABLE_REASONS; r++) {
+        if (r != UNREADABLE_DISABLED)
+            put_reason(w, &unreadable, roster_reason_name(r), roster->unreadable[r]);
+    }
+    own_begin(w, format, &targets);
+    own_sample_u64(w, &targets, "{scope=\"vm\",source=\"statsfd\"}", roster->targets_statsfd.vm);
+    own_sample_u64(w, &targets, "{scope=\"vcpu\",source=\"statsfd\"}",
+                   roster->targets_statsfd.vcpu);
+}
+
+#define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
+
+static void put_self(struct writer *w, enum exposition_format format, const struct selfstats *self,
+                     int64_t render_begin_ns)
+{
+    own_histogram(w, format, &discovery, &self->discovery);
+    own_histogram(w, format, &release, &self->release);
+    own_histogram(w, format, &sweep, &self->sweep_duration);
+    own_histogram(w, format, &lateness, &self->tick_lateness);
+    put_u64(w, format, &ticks, LOAD(self->ticks));
+    put_u64(w, format, &ticks_missed, LOAD(self->ticks_missed));
+    own_begin(w, format, &read_errors);
+    for (enum read_error e = 0; e < READ_ERRORS; e++)
+        put_reason(w, &read_errors, read_error_name(e), LOAD(self->read_errors[e]));
+    own_begin(w, format, &rejected);
+    for (enum handoff_reject r = 0; r < HANDOFF_REJECTS; r++)
+        put_reason(w, &rejected, handoff_reject_name(r), LOAD(self->handoff_rejected[r]));
+
+    /* The first scrape has none before it: it tells of itself, up to here. */
+    int64_t render_ns = LOAD(self->render_duration_ns);
+    put_ns(w, format, &render, render_ns > 0 ? render_ns : clock_now_ns() - render_begin_ns);
+    put_u64(w, format, &reload_ok, LOAD(self->config_reload_ok));
+    int64_t reload_ns = LOAD(self->config_reload_ok_wall_ns);
+    if (reload_ns > 0)
+        put_ns(w, format, &reload_time, reload_ns);
+}
+
+/* What /proc/self/stat says: proc(5). */
+struct self_stat {
+    unsigned long n_threads;
+    unsigned long long start_ticks; /* since boot */
+    unsigned long long virtual_bytes;
+    long long resident_pages;
+};
+
+static int self_stat_read(struct self_stat *ret_stat)
+{
+    struct self_stat s;
+    char text[1024];
+    CLEANUP_FD int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    /* The name in parentheses may hold anything, parentheses too. */
+    const char *after_name = strrchr(text, ')');
+    if (!after_name ||
+        sscanf(after_name,
+               ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %lu %*d %llu "
+               "%llu %lld",
+               &s.n_threads, &s.start_ticks, &s.virtual_bytes, &s.resident_pages) != 4)
+        return -EBADMSG;
+    *ret_stat = s;
+    return 0;
+}
+
+int64_t selfmetrics_start_wall_ns(void)
+{
+    struct self_stat s;
+    long ticks_per_second = sysconf(_SC_CLK_TCK);
+    if (self_stat_read(&s) < 0 || ticks_per_second <= 0)
+        return 0;
+    int64_t boot_wall_ns = clock_read_ns(CLOCK_REALTIME) - clock_read_ns(CLOCK_BOOTTIME);
+    return boot_wall_ns + (int64_t)s.start_ticks * (NSEC_PER_SEC / ticks_per_second);
+}
+
+/* Returns -errno, or how many fds this process has open. */
+static long count_open_fds(void)
+{
+    struct stat st;
+    /* Since Linux 6.2 the size of the folder is the number of fds; before, it is 0. */
+    if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0)
+        return st.st_size;
+    DIR *dir = opendir("/proc/self/fd");
+    if (!dir)
+        return -errno;
+    long n = -3; /* ".", ".." and the one that reads the folder */
+    while (readdir(dir))
+        n++;
+    (void)closedir(dir);
+    return n;
+}
+
+static void put_process(struct writer *w, enum exposition_format format, int64_t start_wall_ns)
+{
+    struct self_stat s;
+    struct rlimit limit;
+    long fds = count_open_fds();
+    put_ns(w, format, &cpu_seconds, clock_read_ns(CLOCK_PROCESS_CPUTIME_ID));
+    if (self_stat_read(&s) == 0) {
+        put_u64(w, format, &resident, (uint64_t)s.resident_pages * (uint64_t)getpagesize());
+        put_u64(w, format, &virtual, s.virtual_bytes);
+        put_u64(w, format, &threads, s.n_threads);
+    }
+    if (fds >= 0)
+        put_u64(w, format, &open_fds, (uint64_t)fds);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        put_u64(w, format, &max_fds, limit.rlim_cur);
+    if (start_wall_ns > 0)
+        put_ns(w, format, &start_time, start_wall_ns);
+}
+
+void selfmetrics_put(struct writer *w, enum exposition_format format, const struct store *store,
+                     const struct roster *roster, const struct exposition_process *process,
+                     int64_t process_start_wall_ns, int64_t render_begin_ns)
+{
+    own_begin(w, format, &build);
+    writer_printf(w, "%s%s{version=\"%s\",revision=\"%s\"} 1\n", build.name, own_suffix(&build),
+                  process->version, process->revision);
+    if (roster)
+        put_roster(w, format, roster);
+    put_self(w, format, &store->self, render_begin_ns);
+    put_process(w, format, process_start_wall_ns);
+}
