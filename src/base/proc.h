@@ -30,7 +30,6 @@ MUST_USE int proc_read(const struct proc *proc, pid_t pid, const char *name, siz
                        char **ret_text, size_t *ret_len);
 
 struct proc_stat {
-    pid_t tgid;
     uint64_t start_ticks;  /* since boot: with the pid, names a process uniquely */
     int64_t start_wall_ns; /* since the epoch */
 };
@@ -42,13 +41,21 @@ bool proc_has_thread(const struct proc *proc, pid_t pid, pid_t tid);
 
 /*
  * A cheap mark that changes when a process opens or closes fds or starts or ends threads: number of
- * fds (Linux 6.2 and later; 0 before), number of threads. Returns 0 or -errno.
+ * fds (Linux 6.2 and later; 0 before), number of threads. `inode` differs when the pid has been
+ * given to another process; it may also differ for the same one (the kernel dropped its cache), so
+ * compare start times then. Returns 0 or -errno.
  */
 struct proc_mark {
     uint32_t n_fds;
     uint32_t n_threads;
+    uint64_t inode;
 };
 MUST_USE int proc_mark_read(const struct proc *proc, pid_t pid, struct proc_mark *ret_mark);
+
+/* Whether the kernel tells the number of fds in a mark. */
+bool proc_counts_fds(const struct proc *proc);
+/* Whether this is the kernel's own /proc, not a recorded tree. */
+bool proc_is_real(const struct proc *proc);
 
 /* All pids, ascending. Returns 0 or -errno; *ret_pids is the caller's to free(). */
 MUST_USE int proc_list(const struct proc *proc, pid_t **ret_pids, size_t *ret_n);

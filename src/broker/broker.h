@@ -36,6 +36,11 @@ void kvm_file_list_free(struct kvm_file_list *list);
 /* What a link text in /proc/PID/fd says. Returns false when it is no KVM file. Pure. */
 bool kvm_file_parse(const char *link, size_t len, enum kvm_file_kind *ret_kind, int32_t *ret_vcpu);
 
+enum {
+    /* Of our own fds, kept for what is not borrowed: scrapes, /proc, sockets. */
+    BROKER_FDS_RESERVED = 256,
+};
+
 struct broker;
 /* `proc` is borrowed. */
 MUST_USE int broker_new(const struct proc *proc, struct broker **ret_broker);
@@ -47,8 +52,9 @@ MUST_USE int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list 
 /*
  * A duplicate of the process's fd, checked after the fact to be the stats file that was asked for
  * (the process may have put another file at that number meanwhile): otherwise it is closed unread.
- * `pidfd` is borrowed; the result is the caller's. Returns 0, -ESTALE (another file), -ESRCH,
- * -EPERM, -EMFILE or another -errno.
+ * `pidfd` is borrowed; the result is the caller's. Returns 0, -ESTALE (another file or none),
+ * -ESRCH, -EPERM, -EMFILE (also when only BROKER_FDS_RESERVED are left), -EINVAL (no stats file was
+ * asked for) or another -errno.
  */
 MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
                            int *ret_fd);
@@ -57,3 +63,16 @@ MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_fi
  * -ENOSYS where the kernel has no kcmp()).
  */
 MUST_USE int broker_same_file(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, int fd_b);
+/*
+ * The same, with an order of the open files that holds until the machine is booted again:
+ * *ret_order is <0, 0 (the same open file) or >0. Returns 0 or -errno as above.
+ */
+MUST_USE int broker_order_files(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, int fd_b,
+                                int *ret_order);
+/*
+ * Whether `file` of process `pid` still is the open file of which `our_fd` is a duplicate: >0 yes,
+ * 0 no, -errno. Where the kernel has no kcmp(), or with our_fd -1, whether a file of that kind and
+ * number is still there.
+ */
+MUST_USE int broker_still_there(struct broker *broker, pid_t pid, const struct kvm_file *file,
+                                int our_fd);

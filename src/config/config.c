@@ -43,6 +43,31 @@ void config_unref(struct config *config)
     free(config);
 }
 
+static void string_list_free(struct string_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        free(list->items[i]);
+    free(list->items);
+}
+
+int config_set_listen(struct config *config, const struct string_list *addresses)
+{
+    struct string_list copy = {.items = calloc(addresses->n, sizeof *copy.items)};
+    if (!copy.items)
+        return -ENOMEM;
+    while (copy.n < addresses->n) {
+        copy.items[copy.n] = strdup(addresses->items[copy.n]);
+        if (!copy.items[copy.n]) {
+            string_list_free(&copy);
+            return -ENOMEM;
+        }
+        copy.n++;
+    }
+    string_list_free(&config->web.listen);
+    config->web.listen = copy;
+    return 0;
+}
+
 bool config_equal(const struct config *a, const struct config *b)
 {
     return schema_equal(&schema_root, a, b);

@@ -126,6 +126,12 @@ struct config *config_ref(struct config *config);
 void config_unref(struct config *config);
 DEFINE_CLEANUP(struct config *, config_unref)
 
+/*
+ * Replaces web.listen by copies, for an argument that wins over the file. Only before the
+ * configuration is shared. Returns 0 or -ENOMEM (then web.listen is as it was).
+ */
+MUST_USE int config_set_listen(struct config *config, const struct string_list *addresses);
+
 /* Whether the two mean the same. */
 bool config_equal(const struct config *a, const struct config *b);
 

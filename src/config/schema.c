@@ -116,7 +116,7 @@ static const struct key sampling_keys[] = {
      .max = STRINGIFY(CPU_LAST),
      .min_items = 1,
      .max_items = CPU_SETSIZE,
-     .example = "0, 1"},
+     .example = "0"},
     {.name = "rules",
      .shape = KEY_RULES,
      .keys = &schema_rule,
@@ -133,7 +133,8 @@ static const struct key discovery_keys[] = {
      .choices = source_choices,
      .min_items = 1,
      .max_items = CONFIG_SOURCES,
-     .fallback = "handoff statsfd bpf"},
+     .fallback = "handoff statsfd bpf",
+     .example = "statsfd"},
     {.name = "rescan",
      SCALAR(type_duration),
      FIELD(discovery.rescan_ns),
@@ -159,7 +160,8 @@ static const struct key handoff_keys[] = {
      STRINGS(handoff.allow_users),
      .check = check_user,
      .max_items = USERS_MAX,
-     .fallback = "root libvirt-qemu"},
+     .fallback = "root libvirt-qemu",
+     .example = "libvirt-qemu"},
 };
 static const struct key_table handoff_table = TABLE(handoff_keys);
 
@@ -250,7 +252,8 @@ static const struct key recorder_keys[] = {
      FIELD(recorder.dump_on_vmm_killed),
      .choices = dump_choices,
      .max_items = 2,
-     .fallback = "vmm_killed signal"},
+     .fallback = "vmm_killed signal",
+     .example = "signal"},
 };
 static const struct key_table recorder_table = TABLE(recorder_keys);
 

@@ -46,7 +46,7 @@ struct key {
 
     /* All values are written here as a person writes them; the unit comes with them. */
     const char *fallback; /* the default; a list's items with spaces between; NULL: absent */
-    const char *example;  /* a right value for messages, where the default is none */
+    const char *example;  /* a right value, or item, for messages; NULL: the default is one */
     const char *min, *max;
     const char *off;            /* the word for 0, which is outside the range */
     const char *const *choices; /* NULL-terminated, in the order of their enum */

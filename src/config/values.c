@@ -7,7 +7,6 @@
 #include "values.h"
 
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
 

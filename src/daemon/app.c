@@ -237,6 +237,8 @@ void app_free(struct app *app)
     discovery_free(app->discovery);
     broker_free(app->broker);
     sampler_free(app->sampler);
+    if (app->reaper)
+        reaper_stop(app->reaper);
     planner_free(app->planner);
     reaper_free(app->reaper);
     exposition_free(app->exposition);

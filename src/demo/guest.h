@@ -14,9 +14,8 @@
 
 #include "cleanup.h"
 
+/* Their slots fit into 64 KiB of guest memory. */
 #define GUEST_MAX_VCPUS 512
-/* The kernel's shortest timer period is 200 us (kvm.min_timer_period_us). */
-#define GUEST_MAX_TIMER_HZ 5000
 
 struct guest_plan {
     unsigned actions;  /* LOAD_* */

@@ -118,11 +118,12 @@ static void on_ready(struct launcher *launcher)
 {
     char bytes[512];
     ssize_t n = read(launcher->ready_fd, bytes, sizeof bytes);
-    if (n <= 0) {
-        launcher->ready_fd = fd_close(launcher->ready_fd); /* all have told, or ended */
+    if (n > 0) {
+        launcher->n_ready += (uint64_t)n;
         return;
     }
-    launcher->n_ready += (uint64_t)n;
+    /* The end: each has told and closed its side, or has ended. */
+    launcher->ready_fd = fd_close(launcher->ready_fd);
     if (launcher->n_ready == launcher->n && !launcher->stopping)
         printf("ready %" PRIu64 "\n", launcher->n);
 }

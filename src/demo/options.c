@@ -171,13 +171,6 @@ enum options_result options_parse(int argc, char **argv, struct options *ret_opt
                 argv[optind]);
         return OPTIONS_USAGE;
     }
-    if (options.load->actions & LOAD_HALT && options.rate > GUEST_MAX_TIMER_HZ) {
-        fprintf(stderr,
-                "kvmstatd-demo-vm: --rate %" PRIu64 ": must be 0 to %d with --load %s, whose guest "
-                "wakes by a timer\n",
-                options.rate, GUEST_MAX_TIMER_HZ, options.load->name);
-        return OPTIONS_USAGE;
-    }
     *ret_options = options;
     return OPTIONS_RUN;
 }

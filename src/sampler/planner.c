@@ -361,6 +361,11 @@ void *planned_vm_owner(const struct planned_vm *vm)
     return vm->owner;
 }
 
+uint64_t planned_vm_id(const struct planned_vm *vm)
+{
+    return vm->sampled->vm->id;
+}
+
 void planner_set_config(struct planner *planner, struct config *config)
 {
     config_ref(config);

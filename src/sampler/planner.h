@@ -29,7 +29,7 @@ struct planned_vm_spec {
 /* `store`, `sampler` and `reaper` are borrowed. */
 MUST_USE int planner_new(struct store *store, struct sampler *sampler, struct config *config,
                          struct planner **ret_planner);
-/* Lets go of everything still planned: call after sampler_free(). */
+/* Lets go of everything still planned: call after sampler_free() and reaper_stop(). */
 void planner_free(struct planner *planner);
 DEFINE_CLEANUP(struct planner *, planner_free)
 
@@ -63,6 +63,8 @@ int64_t planner_vm_interval_ns(const struct planned_vm *vm);
 /* The VM that a sampler event is about, NULL when it has been removed meanwhile; and its owner. */
 struct planned_vm *planner_vm_by_id(const struct planner *planner, uint64_t vm_id);
 void *planned_vm_owner(const struct planned_vm *vm);
+/* struct vm.id of a VM. */
+uint64_t planned_vm_id(const struct planned_vm *vm);
 
 /*
  * Takes a new configuration (a reference): intervals and limits count from the next commit. What

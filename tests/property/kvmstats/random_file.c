@@ -58,7 +58,7 @@ static struct kvmstats_desc random_desc(const char *name)
         .type = (uint8_t)(one_in(10) ? below(16) : below(5)),
         .unit = (uint8_t)(one_in(10) ? below(16) : below(5)),
         .base = (uint8_t)(one_in(10) ? below(16) : below(2)),
-        .size = (uint16_t)(one_in(500) ? 1 + below(UINT16_MAX) : 1 + below(one_in(2) ? 1 : 40)),
+        .size = (uint16_t)(one_in(3000) ? 1 + below(UINT16_MAX) : 1 + below(one_in(2) ? 1 : 40)),
         .bucket_size = one_in(2) ? 1 + below(UINT32_MAX) : 1 + below(1000),
     };
     desc.known = desc.type < 5 && desc.unit < 5 && desc.base < 2;

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread: it waits for the kernel's events, the sampler's, and for the time of the next look;
+ * after each round what has changed is handed on once.
+ */
+#include "internal.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "uevents.h"
+
+/*
+ * When to look at a process after the kernel has said that it made a VM. The event comes before the
+ * VMM has the VM's fd; vCPUs and stats fds follow as the VMM likes.
+ */
+static const int64_t look_delays_ns[] = {
+    5 * NSEC_PER_MSEC,
+    20 * NSEC_PER_MSEC,
+    100 * NSEC_PER_MSEC,
+    500 * NSEC_PER_MSEC,
+};
+
+enum {
+    EVENTS_AT_ONCE = 8,
+    UEVENTS_AT_ONCE = 4096, /* before the looks get their turn */
+    ROSTER_EVERY_MS = 50,   /* at most: making one takes a millisecond for 1,000 VMs */
+    /* After events were lost, or one that names no process: soon, but not for each of many. */
+    HURRY_MS = 100,
+    HURRY_AT_MOST_EVERY_MS = 1000,
+    RETRY_MS = 1000, /* after memory was short */
+};
+
+/* --- looks --- */
+
+static struct look *looks_find(struct discovery *d, pid_t pid)
+{
+    for (size_t i = 0; i < d->n_looks; i++) {
+        if (d->looks[i].pid == pid)
+            return &d->looks[i];
+    }
+    return NULL;
+}
+
+static struct look *looks_get(struct discovery *d, pid_t pid)
+{
+    struct look *look = looks_find(d, pid);
+    if (look)
+        return look;
+    if (d->n_looks == d->looks_capacity) {
+        size_t larger = d->looks_capacity ? d->looks_capacity * 2 : 64;
+        struct look *looks = reallocarray(d->looks, larger, sizeof *looks);
+        if (!looks)
+            return NULL; /* the next rescan will find it */
+        d->looks = looks;
+        d->looks_capacity = larger;
+    }
+    look = &d->looks[d->n_looks++];
+    *look = (struct look){
+        .pid = pid,
+        .stage = ARRAY_LEN(look_delays_ns),
+        .due_ns = INT64_MAX,
+    };
+    return look;
+}
+
+void looks_add(struct discovery *d, pid_t pid, int64_t due_ns)
+{
+    struct look *look = looks_get(d, pid);
+    if (look)
+        look->due_ns = MIN_OF(look->due_ns, due_ns);
+}
+
+bool looks_pending(const struct discovery *d, pid_t pid)
+{
+    for (size_t i = 0; i < d->n_looks; i++) {
+        if (d->looks[i].pid == pid)
+            return true;
+    }
+    return false;
+}
+
+static void looks_start(struct discovery *d, pid_t pid, int64_t event_ns)
+{
+    struct look *look = looks_get(d, pid);
+    if (!look)
+        return;
+    look->stage = 0;
+    look->event_ns = event_ns;
+    look->due_ns = event_ns + look_delays_ns[0];
+}
+
+static int64_t looks_next_due(const struct discovery *d)
+{
+    int64_t due_ns = INT64_MAX;
+    for (size_t i = 0; i < d->n_looks; i++)
+        due_ns = MIN_OF(due_ns, d->looks[i].due_ns);
+    return due_ns;
+}
+
+/* The last look at a process for now: what the kernel said is of no use for later VMs. */
+static void looks_end(struct discovery *d, struct look *look)
+{
+    pid_t pid = look->pid;
+    *look = d->looks[--d->n_looks];
+    procscan_look(d, pid, true);
+    struct process *process = processes_find(d, pid);
+    if (process)
+        process->creation_ns = process->creator_tid = 0;
+    d->roster_changed = true; /* whoever waited for it to settle may speak */
+}
+
+static void looks_run(struct discovery *d, int64_t now_ns)
+{
+    for (size_t i = 0; i < d->n_looks;) {
+        struct look *look = &d->looks[i];
+        if (look->due_ns > now_ns) {
+            i++;
+            continue;
+        }
+        bool first = look->stage == 0;
+        while (look->stage < ARRAY_LEN(look_delays_ns) &&
+               look->event_ns + look_delays_ns[look->stage] <= now_ns)
+            look->stage++;
+        if (look->stage == ARRAY_LEN(look_delays_ns)) {
+            looks_end(d, look);
+            i = 0; /* the table has changed under us */
+            continue;
+        }
+        look->due_ns = look->event_ns + look_delays_ns[look->stage];
+        procscan_look(d, look->pid, first);
+        i++;
+    }
+}
+
+/* --- events --- */
+
+static void hurry(struct discovery *d)
+{
+    int64_t soon_ns = clock_now_ns() + HURRY_MS * NSEC_PER_MSEC;
+    soon_ns = MAX_OF(soon_ns, d->rescanned_ns + HURRY_AT_MOST_EVERY_MS * NSEC_PER_MSEC);
+    d->rescan_due_ns = MIN_OF(d->rescan_due_ns, soon_ns);
+}
+
+static void vm_created(struct discovery *d, const struct uevent *event)
+{
+    pid_t tgid;
+    int64_t now_ns = clock_now_ns();
+    if (event->tid <= 0 || proc_tgid(d->proc, event->tid, &tgid) < 0) {
+        hurry(d); /* its thread is gone, or we are in another PID name space */
+        return;
+    }
+    if (tgid == d->self)
+        return;
+    struct process *process = processes_get(d, tgid);
+    if (!process)
+        return;
+    process->creation_ns = now_ns;
+    process->creator_tid = event->tid;
+    looks_start(d, tgid, now_ns);
+}
+
+/* One of a VMM's VMs is no more: none that is read, those are held by us. */
+static void vm_destroyed(struct discovery *d, const struct uevent *event)
+{
+    for (size_t i = 0; i < d->n_vms; i++) {
+        const struct found_vm *vm = d->vms[i];
+        if (!vm->handle && (vm->creator_tid == event->tid || vm->owner->pid == event->tid))
+            looks_add(d, vm->owner->pid, clock_now_ns());
+    }
+}
+
+static void events_were_lost(struct discovery *d)
+{
+    /* One line for the first and for each power of two: it may be a storm. */
+    d->events_lost++;
+    if ((d->events_lost & (d->events_lost - 1)) == 0)
+        log_warn("discovery",
+                 "kernel events were lost (%" PRIu64 " times so far), looking at all "
+                 "processes",
+                 d->events_lost);
+    d->look_at_everything = true;
+    d->kernel_vms = -1;
+    d->roster_changed = true;
+    hurry(d);
+}
+
+static void collect_uevents(struct discovery *d)
+{
+    for (int i = 0; i < UEVENTS_AT_ONCE; i++) {
+        struct uevent event;
+        int r = uevents_receive(d->uevents_fd, &event);
+        if (r == -ENOBUFS) {
+            events_were_lost(d);
+            continue;
+        }
+        if (r < 0)
+            return;
+        if (r == 0)
+            continue;
+        if (event.count >= 0 && event.count != d->kernel_vms) {
+            d->kernel_vms = event.count;
+            d->roster_changed = true;
+        }
+        switch (event.kind) {
+        case UEVENT_VM_CREATED:
+            vm_created(d, &event);
+            break;
+        case UEVENT_VM_DESTROYED:
+            vm_destroyed(d, &event);
+            break;
+        }
+    }
+}
+
+/* What the sink calls `owner` is the VM's number: one that is no more is nobody's. */
+static struct found_vm *vm_of(struct discovery *d, void *owner)
+{
+    return vms_by_id(d, (uint64_t)(uintptr_t)owner);
+}
+
+void discovery_vm_exited(struct discovery *d, void *owner)
+{
+    struct found_vm *vm = vm_of(d, owner);
+    struct process *process = vm ? processes_find(d, vm->owner->pid) : NULL;
+    /* By now the pid may be another process', which the next look will find. */
+    if (process && process->vmm == vm->owner)
+        processes_forget(d, process, "its VMM has exited");
+}
+
+static struct found_target *target_of(struct found_vm *vm, int32_t vcpu)
+{
+    for (size_t i = 0; vm && i < vm->n_targets; i++) {
+        if (vm->targets[i].file.vcpu == vcpu)
+            return &vm->targets[i];
+    }
+    return NULL;
+}
+
+static void say_what(int32_t vcpu, char *to, size_t size)
+{
+    if (vcpu < 0)
+        (void)snprintf(to, size, "its own statistics");
+    else
+        (void)snprintf(to, size, "vCPU %d", (int)vcpu);
+}
+
+void discovery_read_failed(struct discovery *d, void *owner, int32_t vcpu, int error)
+{
+    struct found_vm *vm = vm_of(d, owner);
+    struct found_target *target = target_of(vm, vcpu);
+    char what[32], label[128];
+
+    if (!target || target->failing)
+        return;
+    target->failing = true;
+    say_what(vcpu, what, sizeof what);
+    report_label(vm, label, sizeof label);
+    log_warn("discovery", "VM %s (pid %d): %s cannot be read (%s), looking again now",
+             vm->log.label ? vm->log.label : label, (int)vm->owner->pid, what,
+             error ? strerror(-error) : "short read");
+    looks_add(d, vm->owner->pid, clock_now_ns());
+}
+
+void discovery_read_recovered(struct discovery *d, void *owner, int32_t vcpu)
+{
+    struct found_vm *vm = vm_of(d, owner);
+    struct found_target *target = target_of(vm, vcpu);
+    char what[32];
+
+    if (!target || !target->failing)
+        return;
+    target->failing = false;
+    say_what(vcpu, what, sizeof what);
+    log_info("discovery", "VM %s (pid %d): %s can be read again",
+             vm->log.label ? vm->log.label : "", (int)vm->owner->pid, what);
+}
+
+/* --- rounds --- */
+
+static void take_config(struct discovery *d)
+{
+    struct config *config = atomic_exchange(&d->new_config, NULL);
+    if (!config)
+        return;
+    config_unref(d->config);
+    d->config = config;
+    d->sink.set_config(d->sink.ctx, config);
+    d->fds_exhausted = d->vms_full = false;
+    for (size_t i = 0; i < d->n_vms; i++)
+        attach_refresh(d, d->vms[i]);
+    d->sink_changed = d->roster_changed = true;
+    d->rescan_due_ns = d->rescanned_ns + config->discovery.rescan_ns;
+}
+
+static void rescan(struct discovery *d)
+{
+    int r = procscan_rescan(d, d->look_at_everything);
+    d->rescan_due_ns = clock_now_ns() + d->config->discovery.rescan_ns;
+    if (r < 0) {
+        if (r != d->rescan_error)
+            log_warn("discovery",
+                     "cannot look at all processes: %s, looking again in %" PRId64 " ms",
+                     strerror(-r), d->config->discovery.rescan_ns / NSEC_PER_MSEC);
+        d->rescan_error = r;
+        return;
+    }
+    d->rescan_error = 0;
+    d->look_at_everything = false;
+    if (d->n_denied && !d->denied_said)
+        log_warn(
+            "discovery",
+            "the files of %u processes may not be listed, VMs among them are not found: run as "
+            "root or with CAP_SYS_PTRACE",
+            d->n_denied);
+    d->denied_said = d->denied_said || d->n_denied;
+}
+
+/*
+ * Hands on what has changed. Returns how long it may take until the next time, which is INT64_MAX
+ * when all has been said.
+ */
+static int64_t finish(struct discovery *d)
+{
+    int64_t now_ns = clock_now_ns();
+    if (d->sink_changed) {
+        if (d->sink.commit(d->sink.ctx) < 0)
+            return now_ns + RETRY_MS * NSEC_PER_MSEC;
+        d->sink_changed = false;
+        d->roster_changed = true;
+    }
+    if (!d->roster_changed)
+        return INT64_MAX;
+    int64_t due_ns = d->published_ns + ROSTER_EVERY_MS * NSEC_PER_MSEC;
+    if (d->published_ns && now_ns < due_ns)
+        return due_ns;
+    report_log(d);
+    if (report_publish(d) < 0)
+        return now_ns + RETRY_MS * NSEC_PER_MSEC;
+    d->roster_changed = false;
+    d->published_ns = now_ns;
+    return INT64_MAX;
+}
+
+static void first_look(struct discovery *d)
+{
+    take_config(d);
+    d->roster_changed = true; /* an empty one is news too */
+    rescan(d);
+    looks_run(d, clock_now_ns());
+}
+
+static void wait_until(struct discovery *d, int64_t due_ns)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int timeout_ms = -1;
+    if (due_ns != INT64_MAX) {
+        int64_t left_ns = MAX_OF(due_ns - clock_now_ns(), 0);
+        timeout_ms = (int)MIN_OF((left_ns + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC, INT32_MAX);
+    }
+    /* All sources are cheap to ask, so which of them woke us does not matter. */
+    (void)epoll_wait(d->epoll_fd, events, EVENTS_AT_ONCE, timeout_ms);
+    uint64_t count;
+    ssize_t n = read(d->wake_fd, &count, sizeof count);
+    (void)n; /* EAGAIN: it was not that */
+}
+
+static void *discovery_main(void *arg)
+{
+    struct discovery *d = arg;
+    (void)pthread_setname_np(pthread_self(), "discovery");
+    first_look(d);
+    while (!atomic_load(&d->stopping)) {
+        int64_t due_ns = finish(d);
+        if (!d->sink_changed)
+            atomic_store(&d->store->self.looked_once, true);
+        due_ns = MIN_OF(due_ns, MIN_OF(d->rescan_due_ns, looks_next_due(d)));
+        wait_until(d, due_ns);
+
+        if (d->uevents_fd >= 0)
+            collect_uevents(d);
+        if (d->sink.events_fd >= 0)
+            d->sink.collect_events(d->sink.ctx, d);
+        take_config(d);
+        int64_t now_ns = clock_now_ns();
+        if (now_ns >= d->rescan_due_ns)
+            rescan(d);
+        looks_run(d, clock_now_ns());
+    }
+    return NULL;
+}
+
+/* --- life --- */
+
+int discovery_new(struct store *store, const struct proc *proc, struct broker *broker,
+                  struct config *config, const struct discovery_sink *sink,
+                  struct discovery **ret_discovery)
+{
+    CLEANUP(cleanup_discovery_free) struct discovery *d = calloc(1, sizeof *d);
+    if (!d)
+        return -ENOMEM;
+    d->uevents_fd = d->epoll_fd = d->wake_fd = -1;
+    d->store = store;
+    d->proc = proc;
+    d->broker = broker;
+    d->config = config_ref(config);
+    d->sink = *sink;
+    d->self = getpid();
+    d->counts_fds = proc_counts_fds(proc);
+    d->kernel_vms = -1;
+    d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (d->wake_fd < 0)
+        return -errno;
+    d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (d->epoll_fd < 0)
+        return -errno;
+    *ret_discovery = steal_ptr(&d);
+    return 0;
+}
+
+static int watch(struct discovery *d, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+}
+
+int discovery_start(struct discovery *d)
+{
+    sigset_t all, before;
+
+    int r = watch(d, d->wake_fd);
+    if (r == 0 && d->sink.events_fd >= 0)
+        r = watch(d, d->sink.events_fd);
+    if (r < 0)
+        return r;
+    /* Before the first look, so that no VM is made between the two. */
+    r = uevents_open(&d->uevents_fd);
+    if (r == 0)
+        r = watch(d, d->uevents_fd);
+    if (r < 0)
+        log_warn("discovery",
+                 "no events from the kernel (%s): new VMs are found by the look every %" PRId64
+                 " ms",
+                 strerror(-r), d->config->discovery.rescan_ns / NSEC_PER_MSEC);
+    if (!d->counts_fds)
+        log_info("discovery", "this kernel (before 6.2) does not tell how many fds a process has: "
+                              "what no event tells of is found within a minute");
+
+    /* Signals are the main thread's. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    r = -pthread_create(&d->thread, NULL, discovery_main, d);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    d->started = r == 0;
+    return r;
+}
+
+static void wake(struct discovery *d)
+{
+    uint64_t one = 1;
+    ssize_t n = write(d->wake_fd, &one, sizeof one);
+    (void)n; /* EAGAIN: it is awake */
+}
+
+void discovery_stop(struct discovery *d)
+{
+    if (!d->started)
+        return;
+    atomic_store(&d->stopping, true);
+    wake(d);
+    (void)pthread_join(d->thread, NULL);
+    d->started = false;
+}
+
+void discovery_free(struct discovery *d)
+{
+    if (!d)
+        return;
+    discovery_stop(d);
+    vms_free(d);
+    processes_free(d);
+    free(d->looks);
+    config_unref(atomic_exchange(&d->new_config, NULL));
+    config_unref(d->config);
+    d->uevents_fd = fd_close(d->uevents_fd);
+    d->epoll_fd = fd_close(d->epoll_fd);
+    d->wake_fd = fd_close(d->wake_fd);
+    free(d);
+}
+
+int discovery_look_once(struct discovery *d)
+{
+    first_look(d);
+    if (d->rescan_error < 0)
+        return d->rescan_error;
+    if (finish(d) != INT64_MAX)
+        return -ENOMEM;
+    atomic_store(&d->store->self.looked_once, true);
+    return 0;
+}
+
+void discovery_set_config(struct discovery *d, struct config *config)
+{
+    config_unref(atomic_exchange(&d->new_config, config_ref(config)));
+    wake(d);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guests really run: KVM's own statistics say what the loads promise, and say it to the number.
+ */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "kvmtest.h"
+#include "testing.h"
+
+Suite *suite_loads(void);
+
+#define ROUNDS 300
+
+struct load_case {
+    const char *load;
+    unsigned io, mmio, halt; /* per round */
+};
+
+static const struct load_case cases[] = {
+    {"idle", 0, 0, 0}, {"halt", 0, 0, 1}, {"io", 1, 0, 0}, {"mmio", 0, 1, 0}, {"mix", 1, 1, 1},
+};
+
+/*
+ * A vCPU that has made its rounds halts for good, and nothing moves any more. In this order: its
+ * last halt is one more than its rounds made, and then it blocks.
+ */
+static void wait_done(int vcpu_stats, uint64_t halts)
+{
+    for (int i = 0; i < KVMTEST_TIMEOUT_MS; i++) {
+        if (kvmtest_value(vcpu_stats, "halt_exits", 0) == halts + 1 &&
+            kvmtest_value(vcpu_stats, "blocking", 0) == 1)
+            return;
+        (void)usleep(1000);
+    }
+    ck_abort_msg("halt_exits: %llu, expected %llu",
+                 (unsigned long long)kvmtest_value(vcpu_stats, "halt_exits", 0),
+                 (unsigned long long)halts + 1);
+}
+
+static void check_vcpu(int stats, const struct load_case *c, const struct kvmtest_count *count)
+{
+    uint64_t io = 1 + (uint64_t)c->io * ROUNDS; /* 1: "I have started" */
+    uint64_t mmio = (uint64_t)c->mmio * ROUNDS;
+    uint64_t halts = (uint64_t)c->halt * ROUNDS;
+    ck_assert_uint_eq(count->io, io);
+    ck_assert_uint_eq(count->mmio, mmio);
+    ck_assert_uint_eq(count->halt, halts);
+
+    ck_assert_uint_eq(kvmtest_value(stats, "mmio_exits", 0), mmio);
+    ck_assert_uint_eq(kvmtest_value(stats, "halt_exits", 0), halts + 1); /* 1: the last one */
+    /* An injection that another exit cancels is made, and counted, once more. */
+    uint64_t injections = kvmtest_value(stats, "irq_injections", 0);
+    ck_assert_uint_ge(injections, halts);
+    ck_assert(halts > 0 || injections == 0);
+    ck_assert_uint_ge(kvmtest_value(stats, "exits", 0), io + mmio + halts + 1);
+    /* A KVM that runs protected mode by its emulator does not count port exits as such. */
+    uint64_t io_exits = kvmtest_value(stats, "io_exits", 0);
+    ck_assert_msg(io_exits == io || io_exits == 0, "io_exits: %llu", (unsigned long long)io_exits);
+
+    /* Each halt ends in exactly one of these; the last one hasn't ended. */
+    uint64_t polled = kvmtest_sum(stats, "halt_poll_success_hist");
+    uint64_t waited = kvmtest_sum(stats, "halt_wait_hist");
+    ck_assert_uint_le(polled + waited, halts);
+    if (halts > 0) {
+        ck_assert_uint_gt(polled + waited, 0);
+        ck_assert_uint_gt(kvmtest_value(stats, "halt_wait_ns", 0) +
+                              kvmtest_value(stats, "halt_poll_success_ns", 0),
+                          0);
+    } else {
+        ck_assert_uint_eq(kvmtest_value(stats, "halt_wait_ns", 0), 0);
+    }
+}
+
+START_TEST(test_load_counts_exactly)
+{
+    const struct load_case *c = &cases[_i];
+    char rounds[16];
+    kvmtest_require_kvm();
+    (void)snprintf(rounds, sizeof rounds, "%d", ROUNDS);
+    struct kvmtest_vms *vms =
+        kvmtest_start("--load", c->load, "--vcpus", "2", "--rounds", rounds, "--name", "n", NULL);
+    struct kvmtest_stats *stats;
+    struct kvmtest_count counts[2];
+    size_t n = kvmtest_borrow_stats(vms->vms[0].pid, &stats);
+    ck_assert_uint_eq(n, 3);
+    wait_done(stats[1].fd, (uint64_t)c->halt * ROUNDS);
+    wait_done(stats[2].fd, (uint64_t)c->halt * ROUNDS);
+    kvmtest_counts(vms, counts, 2);
+    for (int vcpu = 0; vcpu < 2; vcpu++) {
+        ck_assert_int_eq(stats[1 + vcpu].vcpu, vcpu);
+        ck_assert_uint_eq(counts[vcpu].vcpu, (unsigned)vcpu);
+        ck_assert_str_eq(counts[vcpu].name, "n");
+        check_vcpu(stats[1 + vcpu].fd, c, &counts[vcpu]);
+    }
+    kvmtest_close_stats(stats, n);
+    ck_assert_int_eq(kvmtest_stop(vms), 0);
+}
+END_TEST
+
+/* While it runs, what the VMM has counted lies between two looks at the kernel's number. */
+START_TEST(test_running_count_lies_between)
+{
+    kvmtest_require_kvm();
+    struct kvmtest_vms *vms = kvmtest_start("--load", "mmio", "--rate", "0", NULL);
+    int stats = kvmtest_borrow_one(vms->vms[0].pid, 0);
+    uint64_t first = kvmtest_value(stats, "mmio_exits", 0);
+    for (int i = 0; i < 50; i++) {
+        struct kvmtest_count count;
+        uint64_t before = kvmtest_value(stats, "mmio_exits", 0);
+        kvmtest_counts(vms, &count, 1);
+        uint64_t after = kvmtest_value(stats, "mmio_exits", 0);
+        /* KVM counts an exit before the VMM sees it. */
+        ck_assert_uint_ge(count.mmio + 1, before);
+        ck_assert_uint_le(count.mmio, after);
+        ck_assert_str_eq(count.name, "-");
+    }
+    ck_assert_uint_gt(kvmtest_value(stats, "mmio_exits", 0), first);
+    (void)close(stats);
+    ck_assert_int_eq(kvmtest_stop(vms), 0);
+}
+END_TEST
+
+/* Without a rate each vCPU interrupts itself: halts end, though no timer ticks. */
+START_TEST(test_halts_without_timer)
+{
+    kvmtest_require_kvm();
+    struct kvmtest_vms *vms =
+        kvmtest_start("--load", "mix", "--rate", "0", "--rounds", "5000", NULL);
+    struct kvmtest_count count;
+    int stats = kvmtest_borrow_one(vms->vms[0].pid, 0);
+    wait_done(stats, 5000);
+    kvmtest_counts(vms, &count, 1);
+    ck_assert_uint_eq(count.halt, 5000);
+    ck_assert_uint_eq(count.mmio, 5000);
+    ck_assert_uint_eq(count.io, 5001);
+    (void)close(stats);
+    ck_assert_int_eq(kvmtest_stop(vms), 0);
+}
+END_TEST
+
+/* What is idle stays so: a halt that nothing ends, and no exits. */
+START_TEST(test_idle_is_quiet)
+{
+    kvmtest_require_kvm();
+    struct kvmtest_vms *vms = kvmtest_start("--load", "idle", "--vcpus", "3", NULL);
+    for (int vcpu = 0; vcpu < 3; vcpu++) {
+        int stats = kvmtest_borrow_one(vms->vms[0].pid, vcpu);
+        wait_done(stats, 0);
+        uint64_t exits = kvmtest_value(stats, "exits", 0);
+        (void)usleep(50000);
+        ck_assert_uint_eq(kvmtest_value(stats, "exits", 0), exits);
+        ck_assert_uint_eq(kvmtest_value(stats, "blocking", 0), 1);
+        (void)close(stats);
+    }
+    ck_assert_int_eq(kvmtest_stop(vms), 0);
+}
+END_TEST
+
+Suite *suite_loads(void)
+{
+    Suite *suite = suite_create("loads");
+    TCase *tcase = tcase_create("loads");
+    tcase_set_timeout(tcase, 100);
+    tcase_add_loop_test(tcase, test_load_counts_exactly, 0, sizeof cases / sizeof cases[0]);
+    tcase_add_test(tcase, test_running_count_lies_between);
+    tcase_add_test(tcase, test_halts_without_timer);
+    tcase_add_test(tcase, test_idle_is_quiet);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}

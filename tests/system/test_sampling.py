@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The built daemon over real VMs: every value it shows is held against own reads of the same fds."""
+
+import os
+import re
+import signal
+import time
+from fractions import Fraction
+
+import kvmfd
+import lab
+import tap
+
+t = tap.Tests()
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+FAST = "sampling:\n  interval: 10ms\n"
+
+
+def setup():
+    tap.require_kvm()
+    tap.require_root()
+
+
+def samples(text):
+    """{series as printed: exact value}; NaN and infinities do not occur."""
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            series, _, value = line.rpartition(" ")
+            tap.check(series not in found, f"{series} stands twice")
+            found[series] = Fraction(value)
+    return found
+
+
+def series(daemon, **kwargs):
+    return samples(daemon.metrics(**kwargs))
+
+
+def row(daemon, pid):
+    """What the daemon says of the VM of a process: other VMs of this host are none of our business."""
+    rows = [v for v in daemon.get("/api/v1/vms").json()["vms"] if v["pid"] == pid]
+    return rows[0] if len(rows) == 1 else {"reason": None, "vcpus_read": None, "rows": len(rows)}
+
+
+def shown(daemon, prefix):
+    """How many VMs are shown whose label begins so."""
+    return len(re.findall(f'^kvm_vm_info{{vm="{prefix}', daemon.metrics(), re.M))
+
+
+def first_sample(daemon, vm, deadline_s=None):
+    needle = f'kvm_vm_info{{vm="{vm}",'
+    tap.wait_for(lambda: needle in daemon.metrics(), deadline_s or lab.TIMEOUT_S, 0.01,
+                 f"first sample of {vm}")
+
+
+def decimal(raw, exponent):
+    return Fraction(raw) * Fraction(10) ** exponent
+
+
+def bound(k, exponent):
+    """`le` of log bucket k, as the exposition writes it."""
+    value = decimal(2 ** k - 1, exponent)
+    whole, digits = divmod(value, 1)
+    if not digits:
+        return f"{whole}.0"
+    text = str(int(digits * 10 ** 12)).rjust(12, "0").rstrip("0")
+    return f"{whole}.{text}"
+
+
+def expected(stats_file, raw, scope, labels):
+    """What a stats file's values are called and worth in the exposition, by the contract alone."""
+    out = {}
+    for name, (kind, unit, exponent, size, _) in stats_file.stats.items():
+        base = f"kvm_{scope}_{name}"
+        if unit == "seconds":
+            base = re.sub("_(ns|us|ms|s)$", "", base) + "_seconds"
+        values = raw[name]
+        if kind == "log_hist":
+            running = 0
+            for k, n in enumerate(values):
+                running += n
+                le = "+Inf" if k == size - 1 else bound(k, exponent)
+                out[f'{base}_bucket{{{labels},le="{le}"}}'] = Fraction(running)
+            sibling = raw[name.replace("_hist", "_ns")][0]
+            out[f"{base}_count{{{labels}}}"] = Fraction(running)
+            out[f"{base}_sum{{{labels}}}"] = decimal(sibling, -9)
+        else:
+            suffix = "_total" if kind == "cumulative" else ""
+            out[f"{base}{suffix}{{{labels}}}"] = decimal(values[0], exponent)
+    return out
+
+
+def expected_of(vm, pid, files):
+    out = {}
+    for vcpu, stats_file in files.items():
+        labels = f'vm="{vm}"' + (f',vcpu="{vcpu}"' if vcpu >= 0 else "")
+        scope = "vcpu" if vcpu >= 0 else "vm"
+        for key, value in expected(stats_file, stats_file.read(), scope, labels).items():
+            out[key] = (value, not re.search("_(total|bucket|count|sum)[{]", key))
+    return out
+
+
+def held_between(daemon, vm, pid, accept):
+    """Every series of a VM lies between two own reads; none is missing, none is invented."""
+    files = {n: kvmfd.StatsFile(pid, fd) for n, fd in kvmfd.stats_fds(pid).items()}
+    try:
+        before = expected_of(vm, pid, files)
+        # A sample taken after `before`: the sample's own time says so.
+        started = time.time()
+        tap.wait_for(lambda: series(daemon)[f'kvm_vm_last_sample_timestamp_seconds{{vm="{vm}"}}'] >
+                     Fraction(started), lab.TIMEOUT_S, 0.01, "a fresh sample")
+        shown = series(daemon, accept=accept)
+        after = expected_of(vm, pid, files)
+    finally:
+        for stats_file in files.values():
+            stats_file.close()
+    own = re.compile(r'kvm_(vm|vcpu)_[a-z0-9_]+\{vm="' + re.escape(vm) + r'"[,}]')
+    ours = {k: v for k, v in shown.items() if own.match(k) and not re.match(
+        "kvm_vm_(info|vcpus|start_time_seconds|last_sample_timestamp_seconds)[{]", k)}
+    tap.equal(set(ours) ^ set(before), set(), "series missing or too many")
+    moved = 0
+    for key, value in ours.items():
+        low, is_gauge = before[key]
+        if not is_gauge:
+            tap.between(low, value, after[key][0], key)
+            moved += after[key][0] > low
+    return moved
+
+
+@t.test("every value lies between two own reads of the same fd, in both formats")
+def _():
+    setup()
+    config = "metrics:\n  histograms: vcpu\n"
+    with lab.DemoVms(vms=2, vcpus=2, name="web", load="mix") as demo, lab.Daemon(config) as daemon:
+        for vm, pid in demo.vms:
+            first_sample(daemon, vm)
+            for accept in (None, OPENMETRICS):
+                moved = held_between(daemon, vm, pid, accept)
+                tap.check(moved > 20, f"only {moved} series of a busy guest moved")
+
+
+@t.test("sums over vCPUs are the sums of what the fds say")
+def _():
+    setup()
+    config = "metrics:\n  vcpu: false\n"
+    with lab.DemoVms(vcpus=3, name="web", load="mix") as demo, lab.Daemon(config) as daemon:
+        [(vm, pid)] = demo.vms
+        first_sample(daemon, vm)
+        files = [kvmfd.StatsFile(pid, fd) for n, fd in kvmfd.stats_fds(pid).items() if n >= 0]
+        tap.equal(len(files), 3)
+
+        def own():
+            return sum(f.read()["io_exits"][0] for f in files)
+        low, started = own(), time.time()
+        tap.wait_for(lambda: series(daemon)[f'kvm_vm_last_sample_timestamp_seconds{{vm="{vm}"}}'] >
+                     Fraction(started), what="a fresh sample")
+        text = daemon.metrics()
+        tap.between(low, samples(text)[f'kvm_vcpu_io_exits_total{{vm="{vm}"}}'], own(), "io_exits")
+        tap.check('vcpu="' not in text, "a per-vCPU series in spite of vcpu: false")
+
+
+@t.test("several rates at once, each kept, by the rules of the configuration")
+def _():
+    setup()
+    config = """
+sampling:
+  interval: 200ms
+  rules:
+    - match: {vm: "fast*"}
+      interval: 5ms
+    - match: {vm: "off*"}
+      enabled: false
+"""
+    with lab.DemoVms(name="fast") as _a, lab.DemoVms(name="slow") as _b, \
+            lab.DemoVms(name="off") as _c, lab.Daemon(config) as daemon:
+        first_sample(daemon, "fast")
+        first_sample(daemon, "slow")
+        seen = {"fast": set(), "slow": set()}
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            shown = series(daemon)
+            for vm in seen:
+                seen[vm].add(shown[f'kvm_vm_last_sample_timestamp_seconds{{vm="{vm}"}}'])
+        tap.between(8, len(seen["slow"]), 12, "ticks of the slow group in 2 s")
+        tap.check(len(seen["fast"]) > 4 * len(seen["slow"]), f"fast: {len(seen['fast'])} ticks")
+        tap.check('vm="off' not in daemon.metrics(), "a disabled VM is shown")
+        rows = {v["vm"]: v for v in daemon.get("/api/v1/vms").json()["vms"]}
+        tap.equal(rows["off"]["reason"], "disabled")
+
+
+@t.test("a vCPU that comes later is found, one whose fd is closed goes, and sums never fall")
+def _():
+    setup()
+    config = "sampling: {interval: 5ms}\ndiscovery: {rescan: 200ms}\nmetrics: {vcpu: false}\n"
+    with kvmfd.TinyVmm("vm a", "stats a", "vcpu a 0", "stats a/0") as vmm, \
+            lab.Daemon(config) as daemon:
+        vm = f"pid-{vmm.pid}"
+        first_sample(daemon, vm)
+        vmm.tell("vcpu a 1")
+        vmm.tell("stats a/1")
+        tap.wait_for(lambda: f'kvm_vm_vcpus{{vm="{vm}"}} 2' in daemon.metrics(), what="vCPU 1")
+        tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 2, what="vCPU 1 as a target")
+        key = f'kvm_vcpu_halt_wait_hist_seconds_count{{vm="{vm}"}}'
+        before = series(daemon)[key]
+        vmm.tell("close a/1:stats")
+        tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 1, what="vCPU 1 to go")
+        tap.check(series(daemon)[key] >= before, "the sum fell")
+
+
+@t.test("one VM once: dups, a forked child that shares its fds, and the owner's end")
+def _():
+    setup()
+    config = FAST + "discovery: {rescan: 200ms}\n"
+    with kvmfd.TinyVmm("vm a", "dup a b", "vcpu a 0", "stats a/0", "dup a/0:stats c") as vmm:
+        child = int(vmm.tell("fork"))
+        with lab.Daemon(config) as daemon:
+            first_sample(daemon, f"pid-{vmm.pid}")
+            time.sleep(0.6)  # two rescans
+            tap.equal(shown(daemon, f"pid-{vmm.pid}\""), 1, "VMs shown of the owner")
+            tap.equal(shown(daemon, f"pid-{child}\""), 0, "VMs shown of the child")
+            rows = [v for v in daemon.get("/api/v1/vms").json()["vms"]
+                    if v["pid"] in (vmm.pid, child)]
+            tap.equal(len(rows), 1, "VMs listed")
+            os.kill(child, 0)
+            vmm.kill()
+            vmm.wait()
+            tap.wait_for(lambda: f'vm="pid-{vmm.pid}"' not in daemon.metrics(), what="its end")
+
+
+@t.test("several VMs in one process cannot be told apart and are not guessed")
+def _():
+    setup()
+    commands = ("vm a", "vcpu a 0", "stats a/0", "vm b", "vcpu b 0", "stats b/0")
+    with kvmfd.TinyVmm(*commands) as vmm, lab.Daemon(FAST) as daemon:
+        def reasons():
+            return [v["reason"] for v in daemon.get("/api/v1/vms").json()["vms"]
+                    if v["pid"] == vmm.pid]
+        tap.wait_for(lambda: reasons() == ["ambiguous", "ambiguous"], what="both to be reported")
+        counted = series(daemon)['kvmstatd_vms_unreadable{reason="ambiguous"}']
+        tap.check(counted >= 2, f"{counted} ambiguous VMs are counted")
+        tap.equal(shown(daemon, f"pid-{vmm.pid}"), 0, "ambiguous VMs shown")
+
+
+@t.test("a VM without stats fds is reported, not shown; it is read once it has some")
+def _():
+    setup()
+    config = FAST + "discovery: {rescan: 200ms}\n"
+    with kvmfd.TinyVmm("vm a", "vcpu a 0") as vmm, lab.Daemon(config) as daemon:
+        tap.wait_for(lambda: row(daemon, vmm.pid)["reason"] == "no_stats_fd", what="the report")
+        tap.check(series(daemon)['kvmstatd_vms_unreadable{reason="no_stats_fd"}'] >= 1)
+        tap.equal(shown(daemon, f"pid-{vmm.pid}"), 0, "VMs shown")
+        vmm.tell("stats a/0")
+        first_sample(daemon, f"pid-{vmm.pid}")
+        tap.equal(row(daemon, vmm.pid)["reason"], None, "reason")
+
+
+@t.test("a VM closed by a VMM that lives on is let go: the kernel says destroy")
+def _():
+    setup()
+    config = FAST + "discovery: {rescan: 200ms}\n"
+    with kvmfd.Uevents() as events, \
+            kvmfd.TinyVmm("vm a", "stats a", "vcpu a 0", "stats a/0") as vmm, \
+            lab.Daemon(config) as daemon:
+        first_sample(daemon, f"pid-{vmm.pid}")
+        fds = daemon.n_fds()
+        for name in ("a:stats", "a/0:stats", "a/0", "a"):
+            vmm.tell(f"close {name}")
+        events.wait("destroy", [vmm.pid])
+        tap.check(f"pid-{vmm.pid}" not in daemon.metrics())
+        tap.wait_for(lambda: daemon.n_fds() < fds, what="its fds to be closed")
+
+
+@t.test("VMMs killed in the middle of sweeps: every VM is destroyed, the others go on")
+def _():
+    setup()
+    with lab.DemoVms(name="stays", vcpus=2) as _stays, \
+            lab.Daemon("sampling: {interval: 1ms}\n") as daemon:
+        first_sample(daemon, "stays")
+        fds = daemon.n_fds()
+        for _ in range(5):
+            with kvmfd.Uevents() as events, lab.DemoVms(vms=20, vcpus=2, name="dies") as demo:
+                # The vCPU threads make the vCPUs, but the process's first thread makes the VM.
+                for vm, _ in demo.vms:
+                    first_sample(daemon, vm)
+                for _, pid in demo.vms:
+                    os.kill(pid, signal.SIGKILL)
+                events.wait("destroy", [pid for _, pid in demo.vms])
+            text = daemon.metrics()
+            tap.check('vm="dies' not in text, "a dead VM is shown")
+        first_sample(daemon, "stays")
+        tap.wait_for(lambda: daemon.n_fds() <= fds, what="all fds to be closed")
+        tap.check(daemon.running(), daemon.errors())
+
+
+def resident_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(r"VmRSS:\s+(\d+)", f.read())[1])
+
+
+@t.test("1,000 starts and stops leave no fd, no thread and no growth behind")
+def _():
+    setup()
+    with lab.Daemon(FAST) as daemon:
+        def rounds(n):
+            for _ in range(n):
+                with lab.DemoVms(vms=50, vcpus=1, name="round", load="idle") as demo:
+                    tap.wait_for(lambda: shown(daemon, "round-") == 50, what="50 VMs")
+                    for _, pid in demo.vms:
+                        os.kill(pid, signal.SIGKILL)
+                    tap.wait_for(lambda: shown(daemon, "round-") == 0, what="their end")
+        rounds(4)
+        tap.wait_for(lambda: daemon.n_fds(), what="fds")
+        time.sleep(0.5)
+        before = daemon.n_fds(), daemon.n_threads(), resident_kib(daemon.pid)
+        rounds(20)
+        tap.wait_for(lambda: daemon.n_fds() <= before[0], what="all fds to be closed")
+        tap.equal(daemon.n_threads(), before[1], "threads")
+        if "sanitize" not in os.environ.get("KVMSTATD_SANITIZER", ""):
+            grown = resident_kib(daemon.pid) - before[2]
+            tap.check(grown < 1024, f"grew by {grown} KiB")
+        lines = daemon.errors().count("\n")
+        tap.check(lines < 3 * 1200 + 50, f"{lines} lines in the log")
+
+
+@t.test("two VMs of one name are told apart, and one alone has its name")
+def _():
+    setup()
+    with lab.Daemon(FAST) as daemon, lab.DemoVms(name="db") as first:
+        first_sample(daemon, "db")
+        with lab.DemoVms(name="db") as second:
+            first_sample(daemon, f"db@{first.vms[0][1]}")
+            first_sample(daemon, f"db@{second.vms[0][1]}")
+            tap.check('vm="db"' not in daemon.metrics())
+        tap.wait_for(lambda: 'kvm_vm_info{vm="db",' in daemon.metrics(), what="the plain name")
+
+
+if __name__ == "__main__":
+    t.main()

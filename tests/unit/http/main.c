@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "http_test.h"
+
+int main(void)
+{
+    return testing_run(suite_limits(), suite_gzip(), suite_listen(), suite_routes(), suite_http(),
+                       NULL);
+}

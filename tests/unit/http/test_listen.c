@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "http_test.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "listen.h"
+
+static char folder[64];
+static char path[96];
+
+static void make_folder(void)
+{
+    strcpy(folder, "/tmp/kvmstatd-listen-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/http.sock", folder);
+}
+
+static void remove_folder(void)
+{
+    (void)unlink(path);
+    (void)rmdir(folder);
+}
+
+static int open_at(const char *host, uint16_t port, bool is_v6, bool is_unix,
+                   struct listen_socket *ret_socket, struct config_error *ret_error)
+{
+    struct listen_address address = {.port = port, .is_v6 = is_v6, .is_unix = is_unix};
+    (void)snprintf(address.host, sizeof address.host, "%s", host);
+    return listen_open(&address, "ADDRESS", ret_socket, ret_error);
+}
+
+static void assert_error(const struct config_error *error, const char *part)
+{
+    ck_assert_msg(strstr(error->message, "web.listen: ADDRESS: ") == error->message &&
+                      strstr(error->message, part),
+                  "\"%s\" does not say \"%s\"", error->message, part);
+}
+
+/* Whether a new connection to the port gets through. */
+static bool connects(int family, uint16_t port)
+{
+    int fd = client_connect_inet(family, port);
+    return close(fd) == 0;
+}
+
+START_TEST(flags_of_the_socket)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    int value = 0;
+    socklen_t len = sizeof value;
+    ck_assert_int_eq(open_at("127.0.0.1", 0, false, false, &socket, &error), 0);
+    ck_assert_uint_ne(socket.port, 0);
+    ck_assert_int_eq(fcntl(socket.fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+    ck_assert_int_eq(fcntl(socket.fd, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+    ck_assert_int_eq(getsockopt(socket.fd, SOL_SOCKET, SO_REUSEADDR, &value, &len), 0);
+    ck_assert_int_ne(value, 0);
+    ck_assert(connects(AF_INET, socket.port));
+    listen_close(&socket);
+    ck_assert_int_eq(socket.fd, -1);
+}
+END_TEST
+
+START_TEST(names_are_resolved)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    ck_assert_int_eq(open_at("localhost", 0, false, false, &socket, &error), 0);
+    ck_assert_uint_ne(socket.port, 0);
+    listen_close(&socket);
+    ck_assert_int_eq(open_at("no-such-name.invalid", 1234, false, false, &socket, &error),
+                     -EADDRNOTAVAIL);
+    assert_error(&error, "cannot be resolved");
+}
+END_TEST
+
+/* Skips the test on a machine without IPv6. */
+static void need_ipv6(void)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    if (open_at("::1", 0, true, false, &socket, &error) < 0)
+        testing_skip("this machine has no IPv6 loopback address");
+    listen_close(&socket);
+}
+
+START_TEST(a_v6_literal_is_v6_only)
+{
+    struct listen_socket v6, v4;
+    struct config_error error;
+    need_ipv6();
+    ck_assert_int_eq(open_at("::", 0, true, false, &v6, &error), 0);
+    ck_assert(connects(AF_INET6, v6.port));
+    ck_assert_int_eq(open_at("0.0.0.0", v6.port, false, false, &v4, &error), 0);
+    listen_close(&v6);
+    listen_close(&v4);
+}
+END_TEST
+
+START_TEST(no_host_is_both)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    ck_assert_int_eq(open_at("", 0, false, false, &socket, &error), 0);
+    ck_assert(connects(AF_INET, socket.port));
+    need_ipv6();
+    ck_assert(connects(AF_INET6, socket.port));
+    listen_close(&socket);
+}
+END_TEST
+
+START_TEST(a_port_in_use_is_said)
+{
+    struct listen_socket first, second;
+    struct config_error error;
+    ck_assert_int_eq(open_at("127.0.0.1", 0, false, false, &first, &error), 0);
+    ck_assert_int_eq(open_at("127.0.0.1", first.port, false, false, &second, &error), -EADDRINUSE);
+    assert_error(&error, "in use");
+    listen_close(&first);
+}
+END_TEST
+
+START_TEST(an_address_of_others_is_said)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    /* TEST-NET-1 of RFC 5737: nobody's. */
+    ck_assert_int_eq(open_at("192.0.2.1", 0, false, false, &socket, &error), -EADDRNOTAVAIL);
+    assert_error(&error, "no such address");
+}
+END_TEST
+
+START_TEST(unix_mode_whatever_the_umask)
+{
+    static const mode_t umasks[] = {0, 022, 077, 0777};
+    struct listen_socket socket;
+    struct config_error error;
+    struct stat st;
+    mode_t before = umask(umasks[_i]);
+    int r = open_at(path, 0, false, true, &socket, &error);
+    (void)umask(before);
+    ck_assert_int_eq(r, 0);
+    ck_assert_uint_eq(socket.port, 0);
+    ck_assert_int_eq(lstat(path, &st), 0);
+    ck_assert_uint_eq(st.st_mode, S_IFSOCK | 0660);
+    (void)close(client_connect_unix(path));
+    listen_close(&socket);
+    ck_assert_int_eq(lstat(path, &st), -1);
+}
+END_TEST
+
+START_TEST(a_live_unix_socket_is_refused)
+{
+    struct listen_socket first, second;
+    struct config_error error;
+    ck_assert_int_eq(open_at(path, 0, false, true, &first, &error), 0);
+    ck_assert_int_eq(open_at(path, 0, false, true, &second, &error), -EADDRINUSE);
+    assert_error(&error, "in use");
+    (void)close(client_connect_unix(path)); /* the live one is as it was */
+    listen_close(&first);
+}
+END_TEST
+
+START_TEST(a_stale_unix_socket_is_replaced)
+{
+    struct listen_socket killed, next;
+    struct config_error error;
+    ck_assert_int_eq(open_at(path, 0, false, true, &killed, &error), 0);
+    (void)close(killed.fd); /* the file stays, as after a kill */
+    ck_assert_int_eq(open_at(path, 0, false, true, &next, &error), 0);
+    (void)close(client_connect_unix(path));
+    listen_close(&next);
+}
+END_TEST
+
+START_TEST(other_files_are_left_alone)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    struct stat st;
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    ck_assert_int_ge(fd, 0);
+    (void)close(fd);
+    ck_assert_int_eq(open_at(path, 0, false, true, &socket, &error), -EEXIST);
+    assert_error(&error, "not a socket");
+    ck_assert_int_eq(lstat(path, &st), 0);
+    ck_assert(S_ISREG(st.st_mode));
+}
+END_TEST
+
+START_TEST(only_our_own_file_is_removed)
+{
+    struct listen_socket ours, theirs;
+    struct config_error error;
+    struct stat st;
+    ck_assert_int_eq(open_at(path, 0, false, true, &ours, &error), 0);
+    ck_assert_int_eq(unlink(path), 0); /* somebody clears up and starts another */
+    ck_assert_int_eq(open_at(path, 0, false, true, &theirs, &error), 0);
+    listen_close(&ours);
+    ck_assert_int_eq(lstat(path, &st), 0);
+    (void)close(client_connect_unix(path));
+    listen_close(&theirs);
+}
+END_TEST
+
+START_TEST(unix_paths_that_cannot_be)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    char exact[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    char too_long[sizeof exact + 1];
+    memset(too_long, 'x', sizeof too_long);
+    too_long[0] = '/';
+    too_long[sizeof too_long - 1] = '\0';
+    ck_assert_int_eq(open_at(too_long, 0, false, true, &socket, &error), -ENAMETOOLONG);
+    assert_error(&error, "107");
+    ck_assert_int_eq(open_at("/no/such/folder/s", 0, false, true, &socket, &error), -ENOENT);
+
+    /* The longest that can be. */
+    int len = snprintf(exact, sizeof exact, "%s/", folder);
+    memset(exact + len, 'x', sizeof exact - (size_t)len);
+    exact[sizeof exact - 1] = '\0';
+    ck_assert_int_eq(open_at(exact, 0, false, true, &socket, &error), 0);
+    (void)close(client_connect_unix(exact));
+    listen_close(&socket);
+}
+END_TEST
+
+Suite *suite_listen(void)
+{
+    Suite *suite = suite_create("listen");
+    TCase *tests = tcase_create("listen");
+    tcase_set_timeout(tests, 60);
+    tcase_add_checked_fixture(tests, make_folder, remove_folder);
+    tcase_add_test(tests, flags_of_the_socket);
+    tcase_add_test(tests, names_are_resolved);
+    tcase_add_test(tests, a_v6_literal_is_v6_only);
+    tcase_add_test(tests, no_host_is_both);
+    tcase_add_test(tests, a_port_in_use_is_said);
+    tcase_add_test(tests, an_address_of_others_is_said);
+    tcase_add_loop_test(tests, unix_mode_whatever_the_umask, 0, 4);
+    tcase_add_test(tests, a_live_unix_socket_is_refused);
+    tcase_add_test(tests, a_stale_unix_socket_is_replaced);
+    tcase_add_test(tests, other_files_are_left_alone);
+    tcase_add_test(tests, only_our_own_file_is_removed);
+    tcase_add_test(tests, unix_paths_that_cannot_be);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
