@@ -76,6 +76,9 @@ int vms_find(struct discovery *d, pid_t pid, int fd, const struct found_vm *exce
     int r = search(d, pid, fd, &at, &equal);
     if (r == -ENOSYS)
         return 0; /* then each file counts as a VM of its own */
+    /* It is not found where it stands itself: its key was another file when it was put there. */
+    if (r == 0 && !equal && except && except->in_order)
+        d->order_is_doubtful = true;
     if (r == 0 && equal && d->vms[at] == except) {
         /* What is the same file stands beside it. */
         size_t first = at ? at - 1 : 0, last = MIN_OF(at + 1, d->n_ordered - 1);

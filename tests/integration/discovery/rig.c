@@ -178,10 +178,8 @@ void rig_look(struct rig *rig)
 
 void rig_look_at_all(struct rig *rig)
 {
-    struct discovery *d = rig->discovery;
-    if (d->rescanned_ns)
-        d->rescanned_ns -= 3600 * NSEC_PER_SEC; /* an hour's budget */
-    d->fds_budget = 0;
+    for (unsigned i = 0; i < rig->n_pids; i++)
+        procscan_look(rig->discovery, rig->pids[i], true);
     rig_look(rig);
 }
 

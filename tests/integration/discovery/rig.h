@@ -48,7 +48,7 @@ void rig_teardown(struct rig *rig);
 void rig_want(struct rig *rig, pid_t pid);
 /* A rescan, which lists only what has a reason to be listed. */
 void rig_look(struct rig *rig);
-/* One after a long time: everybody's turn has come. */
+/* The same, and all that the test has named are listed: as if their turn had come. */
 void rig_look_at_all(struct rig *rig);
 /* What is sampled of a process; NULL: nothing. At most one VM a process can be. */
 const struct discovery_handle *rig_vm(struct rig *rig, pid_t pid);
