@@ -91,7 +91,10 @@ struct kvmstats_desc {
     uint32_t bucket_size; /* LINEAR_HIST only: width of a bucket, at least 1 */
 };
 
-/* Why a file was refused: the field, its value, and a sentence for a person. */
+/*
+ * Why a file was refused: the field, its value, and a sentence for a person. Where bytes are
+ * missing the field is "header", "id" or "descriptors", and the value the length of what is there.
+ */
 struct kvmstats_error {
     char field[64];    /* e.g. "desc_offset", "descriptor 3: size" */
     uint64_t value;    /* the offending value (signed ones converted) */
@@ -113,9 +116,13 @@ int kvmstats_header_extent(const void *bytes, size_t len, size_t *ret_extent,
  * Decodes header, id and descriptors. `bytes` is the file from offset 0; nothing of it is kept.
  * Checks every rule a reader relies on (the kernel's selftest kvm_binary_stats_test.c states them),
  * with overflow-safe arithmetic: blocks past the header and not overlapping, id and names
- * terminated, size not 0, exponents and units that go together, statistics that do not overlap, all
- * sizes within the limits above. Reserved header flags and unknown types, units and bases are
- * carried through. Returns 0, -EBADMSG with *ret_error filled, or -ENOMEM.
+ * terminated, the id beginning with "kvm", names not empty, size not 0, linear histograms with a
+ * bucket_size, exponents and units that go together, statistics that do not overlap, all sizes
+ * within the limits above. Reserved flags and unknown types, units and bases are carried through
+ * (an exponent is then any number, as nothing is known of its meaning). Names may repeat, nothing
+ * need be aligned, and a file may have no descriptors at all. Whether the data are there is not
+ * looked at. Returns 0, -EBADMSG with *ret_error filled (ret_error may be NULL), or -ENOMEM, which
+ * leaves *ret_error as it was. Never allocates more than some three times `len`.
  */
 int kvmstats_schema_decode(const void *bytes, size_t len, struct kvmstats_schema **ret_schema,
                            struct kvmstats_error *ret_error);
@@ -181,9 +188,11 @@ const char *kvmstats_unit_name(uint8_t unit);
 const char *kvmstats_base_name(uint8_t base);
 
 /*
- * The inverse of decoding, for tests and for recordings: writes a stats file with the blocks in the
- * given order of offsets. Returns the length of the file, or 0 when `capacity` is too small or the
- * blocks do not fit. `descs[i].name` must be shorter than name_size.
+ * The inverse of decoding, for tests and for recordings: writes a stats file with the blocks at the
+ * given offsets, in whatever order that is, and zeros between them. Of a descriptor `flags` counts,
+ * not what is derived from it. Without data (data_bytes 0) the file ends with the other blocks.
+ * Returns the length of the file; or 0, with nothing written, when `capacity` is too small, blocks
+ * overlap, or the id or a name is not shorter than name_size.
  */
 struct kvmstats_model {
     uint32_t flags;

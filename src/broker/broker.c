@@ -114,26 +114,40 @@ static int list_entries(int dir_fd, const char *dirents, size_t len, struct kvm_
     return 0;
 }
 
-int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list *ret_list)
+static int list_fds(struct broker *broker, pid_t pid, struct kvm_file_list *list)
 {
-    CLEANUP(kvm_file_list_free) struct kvm_file_list list = {0};
     char path[PATH_BYTES];
     size_t capacity = 0;
 
     (void)snprintf(path, sizeof path, "%d/fd", (int)pid);
     CLEANUP_FD int dir_fd = openat(broker->proc->dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
-        return errno == ENOENT ? -ESRCH : -errno;
+        return -errno;
     for (;;) {
         ssize_t len = getdents64(dir_fd, broker->dirents, DIRENTS_BYTES);
         if (len < 0)
-            return errno == ENOENT ? -ESRCH : -errno;
+            return -errno;
         if (len == 0)
-            break;
-        int r = list_entries(dir_fd, broker->dirents, (size_t)len, &list, &capacity);
+            return 0;
+        int r = list_entries(dir_fd, broker->dirents, (size_t)len, list, &capacity);
         if (r < 0)
             return r;
     }
+}
+
+int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list *ret_list)
+{
+    CLEANUP(kvm_file_list_free) struct kvm_file_list list = {0};
+    struct proc_stat stat;
+
+    int r = list_fds(broker, pid, &list);
+    if (r == -ENOENT)
+        return -ESRCH;
+    /* The kernel says "not allowed" of a process that has just ended, too. */
+    if (r == -EACCES && proc_stat_read(broker->proc, pid, &stat) == -ESRCH)
+        return -ESRCH;
+    if (r < 0)
+        return r;
     if (list.n > 1)
         qsort(list.files, list.n, sizeof *list.files, file_compare);
     *ret_list = list;

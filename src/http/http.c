@@ -258,7 +258,7 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     static _Thread_local bool named;
     struct http *http = cls;
     struct client *client = *client_at;
-    if (!named) {
+    if (!named) { /* libmicrohttpd calls its threads MHD-worker */
         (void)pthread_setname_np(pthread_self(), "kvmstatd-http");
         named = true;
     }
@@ -312,7 +312,7 @@ static void on_complaint(void *cls, const char *format, va_list args)
         return;
     (void)vsnprintf(line, sizeof line, format, args);
     line[strcspn(line, "\n")] = '\0';
-    log_line(level, "http", "%s", line);
+    log_line(level, "http", "%.200s", line); /* some quote a whole page */
 }
 
 static void on_panic(void *cls, const char *file, unsigned line, const char *reason)
@@ -344,20 +344,15 @@ static int listener_start(struct http *http, struct listener *listener, const ch
                           struct config_error *ret_error)
 {
     struct listen_address address;
-    sigset_t all, before;
     int r = config_parse_listen(text, &address, ret_error);
     if (r == 0)
         r = listen_open(&address, text, &listener->socket, ret_error);
     if (r < 0)
         return r;
 
-    /* The threads inherit this: signals are the main thread's. */
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     errno = 0;
     listener->daemon = start_daemon(http, steal_fd(&listener->socket.fd));
     r = listener->daemon ? 0 : errno ? -errno : -EIO;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (r < 0)
         (void)snprintf(ret_error->message, sizeof ret_error->message,
                        "web.listen: %.200s: the HTTP server does not start: %s", text,
@@ -386,6 +381,23 @@ static void site_deinit(struct site *site)
     quota_deinit(&site->quota);
 }
 
+static int start_all(struct http *http, struct config_error *ret_error)
+{
+    const struct string_list *listen = &http->config->web.listen;
+    int r = watch_start(&http->watch);
+    if (r < 0) {
+        (void)snprintf(ret_error->message, sizeof ret_error->message,
+                       "web: a thread does not start: %s", strerrordesc_np(-r));
+        return r;
+    }
+    for (size_t i = 0; r == 0 && i < listen->n; i++) {
+        struct listener *listener = &http->listeners[http->n_listeners++];
+        *listener = (struct listener){.socket = LISTEN_SOCKET_INIT};
+        r = listener_start(http, listener, listen->items[i], ret_error);
+    }
+    return r;
+}
+
 int http_start(struct store *store, struct exposition *exposition, struct config *config,
                struct http **ret_http, struct config_error *ret_error)
 {
@@ -407,19 +419,14 @@ int http_start(struct store *store, struct exposition *exposition, struct config
     made->config = config_ref(config);
     made->timeout_ns = MAX_OF(config->web.timeout_ns, NSEC_PER_SEC);
     CLEANUP(cleanup_http_free) struct http *http = made;
-    int r = watch_start(&http->watch);
-    if (r < 0) {
-        (void)snprintf(ret_error->message, sizeof ret_error->message,
-                       "web: a thread does not start: %s", strerrordesc_np(-r));
+    /* The threads inherit this: signals are the main thread's. */
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = start_all(http, ret_error);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (r < 0)
         return r;
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct listener *listener = &http->listeners[http->n_listeners++];
-        *listener = (struct listener){.socket = LISTEN_SOCKET_INIT};
-        r = listener_start(http, listener, config->web.listen.items[i], ret_error);
-        if (r < 0)
-            return r;
-    }
     *ret_http = steal_ptr(&http);
     return 0;
 }

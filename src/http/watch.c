@@ -8,7 +8,6 @@
  */
 #include "watch.h"
 
-#include <signal.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -36,7 +35,7 @@ static int64_t cut_late(struct watch *watch, int64_t now_ns)
 static void *watch_run(void *arg)
 {
     struct watch *watch = arg;
-    (void)pthread_setname_np(pthread_self(), "kvmstatd-http-w");
+    (void)pthread_setname_np(pthread_self(), "kvmstatd-http");
     (void)pthread_mutex_lock(&watch->lock);
     while (!watch->stopping) {
         watch->sleeping_until_ns = cut_late(watch, clock_now_ns());
@@ -55,7 +54,6 @@ static void *watch_run(void *arg)
 int watch_start(struct watch *watch)
 {
     pthread_condattr_t monotonic;
-    sigset_t all, before;
     *watch = (struct watch){.sleeping_until_ns = INT64_MAX};
     TAILQ_INIT(&watch->list);
     (void)pthread_mutex_init(&watch->lock, NULL);
@@ -64,10 +62,7 @@ int watch_start(struct watch *watch)
     (void)pthread_cond_init(&watch->wake, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
 
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&watch->thread, NULL, watch_run, watch);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     watch->running = error == 0;
     return -error;
 }

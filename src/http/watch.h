@@ -33,7 +33,7 @@ struct watch {
     pthread_t thread;
 };
 
-/* Starts the thread, which has every signal blocked. Returns 0 or -errno. */
+/* Starts the thread, which inherits the signal mask. Returns 0 or -errno. */
 MUST_USE int watch_start(struct watch *watch);
 /* Ends the thread. Nothing may be watched any more. */
 void watch_stop(struct watch *watch);

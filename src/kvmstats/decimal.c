@@ -89,55 +89,91 @@ static char *product_digits_before(char *end, uint64_t value, uint64_t factor, u
     return digits_before(end, limbs[n - 1]);
 }
 
-/* Writes digits * 10^-places, without zeros at the end of a fraction. */
-static size_t write_fraction(char *out, const char *digits, size_t n, size_t places)
+static size_t count_digits(uint64_t value)
 {
-    char *p = out;
-    while (n > 0 && places > 0 && digits[n - 1] == '0') {
-        n--;
-        places--;
+    static const uint64_t powers[RAW_DIGITS] = {
+        0, /* so that 0 has one digit */
+        UINT64_C(10),
+        UINT64_C(100),
+        UINT64_C(1000),
+        UINT64_C(10000),
+        UINT64_C(100000),
+        UINT64_C(1000000),
+        UINT64_C(10000000),
+        UINT64_C(100000000),
+        UINT64_C(1000000000),
+        UINT64_C(10000000000),
+        UINT64_C(100000000000),
+        UINT64_C(1000000000000),
+        UINT64_C(10000000000000),
+        UINT64_C(100000000000000),
+        UINT64_C(1000000000000000),
+        UINT64_C(10000000000000000),
+        UINT64_C(100000000000000000),
+        UINT64_C(1000000000000000000),
+        UINT64_C(10000000000000000000),
+    };
+    /* 1233 / 4096 is a little more than log10(2): right, or one too few. */
+    size_t bits = 64 - (size_t)__builtin_clzll(value | 1);
+    size_t guess = bits * 1233 >> 12;
+    return guess + (value >= powers[guess]);
+}
+
+/*
+ * Where n digits go in the buffer when the last `places` of them are a fraction: behind "0." and
+ * zeros; or behind one byte, into which write_point() moves the whole part; or right at the start.
+ */
+static char *digits_position(char *buffer, size_t n, size_t places)
+{
+    if (places == 0)
+        return buffer;
+    return places >= n ? buffer + 2 + (places - n) : buffer + 1;
+}
+
+/* Makes a fraction of them, without zeros at its end. Returns the length. */
+static size_t write_point(char *buffer, size_t n, size_t places)
+{
+    size_t len;
+    if (places >= n) {
+        buffer[0] = '0';
+        buffer[1] = '.';
+        memset(buffer + 2, '0', places - n);
+        len = 2 + places;
+    } else {
+        memmove(buffer, buffer + 1, n - places);
+        buffer[n - places] = '.';
+        len = n + 1;
     }
-    size_t whole = n > places ? n - places : 0;
-    if (whole == 0)
-        *p++ = '0';
-    memcpy(p, digits, whole);
-    p += whole;
-    if (places > 0) {
-        *p++ = '.';
-        if (whole == 0) {
-            memset(p, '0', places - n);
-            p += places - n;
-        }
-        memcpy(p, digits + whole, n - whole);
-        p += n - whole;
-    }
-    *p = '\0';
-    return (size_t)(p - out);
+    while (buffer[len - 1] == '0')
+        len--;
+    return buffer[len - 1] == '.' ? len - 1 : len;
 }
 
 size_t kvmstats_format_scaled(char buffer[KVMSTATS_DECIMAL_BYTES], uint64_t raw, uint8_t base,
                               int16_t exponent)
 {
-    char digits[DIGITS];
-    char *const end = digits + sizeof digits, *begin;
     bool beyond = exponent > KVMSTATS_MAX_EXPONENT || exponent < -KVMSTATS_MAX_EXPONENT;
     if (beyond || raw == 0 || (base != KVMSTATS_BASE_POW10 && base != KVMSTATS_BASE_POW2))
         exponent = 0;
     size_t places = exponent < 0 ? (size_t)-exponent : 0;
-    size_t zeros = 0;
+    size_t n;
 
     if (exponent != 0 && base == KVMSTATS_BASE_POW2) {
-        begin = product_digits_before(end, raw, exponent < 0 ? 5 : 2,
-                                      (unsigned)(exponent < 0 ? -exponent : exponent));
+        char digits[DIGITS], *end = digits + sizeof digits;
+        const char *begin = exponent < 0 ? product_digits_before(end, raw, 5, (unsigned)-exponent)
+                                         : product_digits_before(end, raw, 2, (unsigned)exponent);
+        n = (size_t)(end - begin);
+        memcpy(digits_position(buffer, n, places), begin, n);
     } else {
-        begin = digits_before(end, raw);
-        zeros = exponent > 0 ? (size_t)exponent : 0;
+        n = count_digits(raw);
+        (void)digits_before(digits_position(buffer, n, places) + n, raw);
+        if (exponent > 0) {
+            memset(buffer + n, '0', (size_t)exponent);
+            n += (size_t)exponent;
+        }
     }
-    size_t n = (size_t)(end - begin);
-    if (places)
-        return write_fraction(buffer, begin, n, places);
-    memcpy(buffer, begin, n);
-    memset(buffer + n, '0', zeros);
-    buffer[n + zeros] = '\0';
-    return n + zeros;
+    if (places > 0)
+        n = write_point(buffer, n, places);
+    buffer[n] = '\0';
+    return n;
 }

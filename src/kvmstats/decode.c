@@ -181,6 +181,21 @@ static int check_id(const struct wire_header *header, const char *file, size_t l
     return 0;
 }
 
+/* Before anything is allocated for descriptors that a header merely claims. */
+static int check_descs_are_there(const struct wire_header *header, size_t len,
+                                 struct kvmstats_error *ret_error)
+{
+    struct span span = desc_span(header);
+    uint64_t stride = desc_stride(header->name_size);
+    if (span_is_empty(span) || len >= span.end)
+        return 0;
+    uint64_t i = len > span.start ? (len - span.start) / stride : 0;
+    return refuse(ret_error, "descriptors", len,
+                  "descriptors: the file ends at byte %zu, descriptor %" PRIu64 " of %" PRIu32
+                  " stands at %" PRIu64 " to %" PRIu64,
+                  len, i, header->num_desc, span.start + i * stride, span.start + (i + 1) * stride);
+}
+
 /* Only called where type, unit and base are known, so that the exponent will be used. */
 static int check_exponent(const struct kvmstats_desc *desc, size_t i, struct raw_name name,
                           struct kvmstats_error *ret_error)
@@ -188,8 +203,10 @@ static int check_exponent(const struct kvmstats_desc *desc, size_t i, struct raw
     const char *rule = NULL;
     int exponent = desc->exponent;
     if (exponent > KVMSTATS_MAX_EXPONENT || exponent < -KVMSTATS_MAX_EXPONENT)
-        rule = "is over the limit of 256 either way";
-    else if (desc->unit == KVMSTATS_UNIT_SECONDS)
+        return refuse_desc(ret_error, i, name, "exponent", (uint64_t)(int64_t)exponent,
+                           "exponent is %d: over the limit of %d either way", exponent,
+                           KVMSTATS_MAX_EXPONENT);
+    if (desc->unit == KVMSTATS_UNIT_SECONDS)
         rule = exponent > 0 ? "must not be positive where the unit is seconds" : NULL;
     else if (desc->unit == KVMSTATS_UNIT_BOOLEAN)
         rule = exponent != 0 ? "must be 0 where the unit is boolean" : NULL;
@@ -247,18 +264,13 @@ static struct kvmstats_desc desc_of(const struct wire_desc *wire)
 }
 
 /* Fills schema->descs and data_bytes; names go to `names`, which has room for all of them. */
-static int read_descs(const struct wire_header *header, const char *file, size_t len,
+static int read_descs(const struct wire_header *header, const char *file,
                       struct kvmstats_schema *schema, char *names, struct kvmstats_error *ret_error)
 {
     uint64_t stride = desc_stride(header->name_size);
     for (size_t i = 0; i < schema->count; i++) {
         uint64_t start = header->desc_offset + i * stride;
         struct wire_desc wire;
-        if (len < start + stride)
-            return refuse(ret_error, "descriptors", len,
-                          "descriptors: the file ends at byte %zu, descriptor %zu of %zu stands at "
-                          "%" PRIu64 " to %" PRIu64,
-                          len, i, schema->count, start, start + stride);
         memcpy(&wire, file + start, sizeof wire);
         struct kvmstats_desc desc = desc_of(&wire);
         struct raw_name name = {.bytes = file + start + sizeof wire};
@@ -344,10 +356,11 @@ int kvmstats_schema_decode(const void *bytes, size_t len, struct kvmstats_schema
     if (r < 0)
         return r;
     r = check_id(&header, file, len, &id_len, ret_error);
+    if (r == 0)
+        r = check_descs_are_there(&header, len, ret_error);
     if (r < 0)
         return r;
 
-    /* The header's check bounds this by KVMSTATS_MAX_FILE_BYTES and the structs themselves. */
     size_t count = header.num_desc;
     size_t descs_bytes = count * sizeof(struct kvmstats_desc);
     size_t names_bytes = count * header.name_size;
@@ -364,7 +377,7 @@ int kvmstats_schema_decode(const void *bytes, size_t len, struct kvmstats_schema
         .data_offset = header.data_offset,
         .count = count,
     };
-    r = read_descs(&header, file, len, schema, texts + id_len + 1, ret_error);
+    r = read_descs(&header, file, schema, texts + id_len + 1, ret_error);
     if (r == 0)
         r = check_data_overlap(schema, ret_error);
     if (r == 0)

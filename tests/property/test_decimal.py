@@ -29,7 +29,7 @@ def expected(raw, base, exponent):
 
 def extreme_cases():
     raws = {0, 2**64 - 1, 5**27, 10**19, 2**63, 10**9, 10**9 - 1, 10**18 - 1, 999, 1000, 1023}
-    raws |= {2**k for k in range(0, 64, 7)} | {10**k for k in range(20)}
+    raws |= {2**k for k in range(0, 64, 7)} | {10**k - j for k in range(20) for j in (0, 1)}
     exponents = {0, 1, -1, -9, 9, 10, 18, -18, 19, -19, 20, -20, 63, 64, -63, -64, 65, -65}
     exponents |= {255, -255, 256, -256, 257, -257, 32767, -32768}
     return [(raw, base, e) for raw in sorted(raws) for base in (0, 1, 2, 15) for e in exponents]

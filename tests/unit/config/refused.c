@@ -222,7 +222,7 @@ static const struct {
      "2:12: control characters are not allowed"},
     {TEXT("\0"), "1:1: control characters are not allowed"},
     {TEXT("# caf\xe9\n"), "1:6: incomplete UTF-8 octet sequence; write the file in UTF-8"},
-    {TEXT("# caf\xe9 au lait\n"), "1:6: invalid trailing UTF-8 octet; write the file in UTF-8"},
+    {TEXT("# caf\xe9 au lait\n"), "1:7: invalid trailing UTF-8 octet; write the file in UTF-8"},
     {TEXT("# \xc3\xa9\xff\n"), "1:4: invalid leading UTF-8 octet"},
     {TEXT("# \xc0\xaf\n"), "1:3: invalid length of a UTF-8 sequence"},
     {TEXT("# \xed\xa0\x80\n"), "1:3: invalid Unicode character"},
@@ -332,6 +332,33 @@ START_TEST(too_large)
 }
 END_TEST
 
+/* Places stay right far behind the reader's buffers, and columns are characters, not bytes. */
+START_TEST(far_away)
+{
+    static const char line[] = "# \xc3\xa9\xe2\x82\xac\n";
+    static const struct {
+        const char *end, *want;
+    } ends[] = {
+        {"# \xe2\x82\xac\x01", "f.yaml:20001:4: control characters"},
+        {"log: {\xe2\x82\xac: 1}", "f.yaml:20001:7: log: there is no key"},
+        {"log:\n\tlevel: info", "f.yaml:20002:1: a tab"},
+        {"%YAML 1.1", "f.yaml:20001:1: directives"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+        struct config *config = NULL;
+        struct config_error error = {{0}};
+        char *text = calloc(20001, sizeof line + 16), *at = text;
+        for (size_t n = 0; n < 20000; n++)
+            at = stpcpy(at, line);
+        strcpy(at, ends[i].end);
+        ck_assert_int_eq(config_parse("f.yaml", text, strlen(text), &config, &error), -EINVAL);
+        ck_assert_msg(strncmp(error.message, ends[i].want, strlen(ends[i].want)) == 0, "%s",
+                      error.message);
+        free(text);
+    }
+}
+END_TEST
+
 /*
  * The largest files of one token after another. Without the bounds that refuse them where they
  * begin they would take minutes, which the test's time limit would end.
@@ -430,6 +457,7 @@ Suite *suite_refused(void)
     tcase_add_test(tc, too_many_intervals);
     tcase_add_test(tc, too_many_items);
     tcase_add_test(tc, too_large);
+    tcase_add_test(tc, far_away);
     tcase_add_test(tc, monsters);
     tcase_add_test(tc, directives);
     tcase_add_test(tc, name_of_file);

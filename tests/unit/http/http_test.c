@@ -12,7 +12,8 @@ enum {
     SAFETY_S = 60, /* nothing is asserted about time; a hang must end */
 };
 
-/* --- the exposition ---------------------------------------------------------------------------- */
+/* --- the exposition ----------------------------------------------------------------------------
+ */
 
 const char *exposition_content_type(enum exposition_format format)
 {
@@ -55,7 +56,8 @@ int exposition_render(struct exposition *exposition, const struct view *view,
     return r < 0 ? r : exposition->error;
 }
 
-/* --- the server -------------------------------------------------------------------------------- */
+/* --- the server --------------------------------------------------------------------------------
+ */
 
 struct config *test_config(const char *address)
 {
@@ -79,9 +81,9 @@ void server_prepare(struct server *server, const char *address)
 void server_start(struct server *server)
 {
     struct config_error error = {""};
-    ck_assert_msg(http_start(server->store, &server->exposition, server->config, &server->http,
-                             &error) == 0,
-                  "%s", error.message);
+    ck_assert_msg(
+        http_start(server->store, &server->exposition, server->config, &server->http, &error) == 0,
+        "%s", error.message);
 }
 
 void server_stop(struct server *server)
@@ -91,7 +93,8 @@ void server_stop(struct server *server)
     store_free(server->store);
 }
 
-/* --- the client -------------------------------------------------------------------------------- */
+/* --- the client --------------------------------------------------------------------------------
+ */
 
 static int make_socket(int family, int receive_bytes)
 {
@@ -108,9 +111,8 @@ static int make_socket(int family, int receive_bytes)
 
 static int connect_inet(int family, uint16_t port, int receive_bytes)
 {
-    const struct sockaddr_in v4 = {.sin_family = AF_INET,
-                                   .sin_port = htons(port),
-                                   .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const struct sockaddr_in v4 = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     const struct sockaddr_in6 v6 = {
         .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     int fd = make_socket(family, receive_bytes);
@@ -201,7 +203,8 @@ struct reply client_ask(const struct server *server, const char *request_line, c
     char *text;
     int fd = client_connect(server, 0);
     ck_assert_int_gt(
-        asprintf(&text, "%s\r\nHost: localhost\r\n%s\r\n", request_line, headers ? headers : ""), 0);
+        asprintf(&text, "%s\r\nHost: localhost\r\n%s\r\n", request_line, headers ? headers : ""),
+        0);
     client_send(fd, text);
     free(text);
     struct reply reply = client_read(fd, strncmp(request_line, "HEAD ", 5) == 0);

@@ -30,14 +30,16 @@ Suite *suite_routes(void);
 /* Defaults with one address, "127.0.0.1:0" if NULL. Aborts the test on failure. */
 struct config *test_config(const char *address);
 
-/* A server with its store. `fd` in clients below is always a blocking socket with a safety timeout. */
+/* A server with its store. `fd` in clients below is always a blocking socket with a safety timeout.
+ */
 struct server {
     struct store *store;
     struct exposition exposition;
     struct config *config;
     struct http *http;
 };
-/* Listens on a free port of 127.0.0.1, or on `address`. Change server->config before server_start(). */
+/* Listens on a free port of 127.0.0.1, or on `address`. Change server->config before
+ * server_start(). */
 void server_prepare(struct server *server, const char *address);
 void server_start(struct server *server);
 void server_stop(struct server *server);
@@ -54,7 +56,8 @@ struct reply {
     char *body;
     size_t body_len;
 };
-/* One whole reply by Content-Length (`head_only`: to a HEAD). Aborts the test when there is none. */
+/* One whole reply by Content-Length (`head_only`: to a HEAD). Aborts the test when there is none.
+ */
 struct reply client_read(int fd, bool head_only);
 void reply_free(struct reply *reply);
 /* The value of a header, to be free()d, or NULL. */

@@ -30,7 +30,9 @@ START_TEST(pieces_become_one_file)
     struct gzip_pool pool;
     CLEANUP_BUFFER struct buffer packed = BUFFER_INIT;
     size_t total = 0, len, members;
-    enum { ROOM = 1 << 20 };
+    enum {
+        ROOM = 1 << 20
+    };
     char *plain = malloc(ROOM);
     gzip_pool_init(&pool);
     struct gzip *gzip = gzip_take(&pool);

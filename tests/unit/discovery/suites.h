@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "testing.h"
+
+Suite *suite_identity(void);
+Suite *suite_uevents(void);
