@@ -49,23 +49,21 @@ static struct group *most_urgent(struct sampler *sampler, int64_t now_ns, int64_
 }
 
 /*
- * Serves every group that is due and faster than `running`, and is itself called between the slices
- * of theirs: the recursion goes to ever shorter intervals, so it ends.
+ * Serves every group that is due by now and faster than `running`, and is itself called between the
+ * slices of theirs: the recursion goes to ever shorter intervals, so it ends. What becomes due
+ * meanwhile waits for the next call: a group whose sweep takes longer than its interval is always
+ * due again, and the loop must get back to its other events.
  */
 static void serve_due(void *ctx, const struct group *running)
 {
     struct sampler *sampler = ctx;
     struct group *group;
-    int64_t below_ns = running ? running->interval_ns : INT64_MAX;
     if (running && sampler->n_groups < 2)
         return;
-    for (;;) {
-        int64_t now_ns = clock_now_ns();
-        group = most_urgent(sampler, now_ns, below_ns);
-        if (!group)
-            return;
-        group_serve(group, now_ns, serve_due, sampler);
-    }
+    int64_t below_ns = running ? running->interval_ns : INT64_MAX;
+    int64_t due_ns = clock_now_ns();
+    while ((group = most_urgent(sampler, due_ns, below_ns)))
+        group_serve(group, clock_now_ns(), serve_due, sampler);
 }
 
 /* Everything of this VM is let go: no more reads, no more showing, and the fds to the reaper. */
