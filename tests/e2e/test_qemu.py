@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real QEMU under the daemon. Debian 12's keeps no stats fds, so it is listed, with the reason, and
-not read; what stands beside it is read all the same."""
+"""A real QEMU under the daemon. Debian 12's keeps no stats fds, so it is listed, with the reason,
+and not read; what stands beside it is read all the same."""
 
 import os
 import signal
