@@ -306,7 +306,6 @@ static int add_vm(struct discovery *d, struct found_vm *vm, int pidfd, struct tr
         .vmm = vm->identity.vmm,
         .machine = vm->identity.machine,
         .unit = vm->identity.unit,
-        .source = "statsfd",
         .pid = vm->owner->pid,
         .start_wall_ns = vm->owner->start_wall_ns,
         .created_ns = vm->created_ns,
@@ -345,7 +344,7 @@ static int add_targets(struct discovery *d, struct found_vm *vm, struct borrowed
         }
         int fd = steal_fd(&borrowed[i].fd);
         r = d->sink.target_add(d->sink.ctx, vm->handle, borrowed[i].file.vcpu, borrowed[i].schema,
-                               fd);
+                               TARGET_SOURCE_STATSFD, fd);
         if (r == 0)
             vm->targets[vm->n_targets++] =
                 (struct found_target){.file = borrowed[i].file, .same_open_file = true};

@@ -32,7 +32,8 @@ enum {
     /* After events were lost, or one that names no process: soon, but not for each of many. */
     HURRY_MS = 100,
     HURRY_AT_MOST_EVERY_MS = 1000,
-    RETRY_MS = 1000, /* after memory was short */
+    LOOK_ROUNDS_MAX = 8, /* that one look causes another, before the thread has begun to wait */
+    RETRY_MS = 1000,     /* after memory was short */
 };
 
 /* --- looks --- */
@@ -135,6 +136,7 @@ static void looks_run(struct discovery *d, int64_t now_ns)
         procscan_look(d, look->pid, first);
         i++;
     }
+    vms_settle(d);
 }
 
 /* --- events --- */
@@ -351,7 +353,11 @@ static void first_look(struct discovery *d)
     take_config(d);
     d->roster_changed = true; /* an empty one is news too */
     rescan(d);
-    looks_run(d, clock_now_ns());
+    for (int i = 0; i < LOOK_ROUNDS_MAX; i++) {
+        looks_run(d, clock_now_ns());
+        if (looks_next_due(d) > clock_now_ns())
+            break;
+    }
 }
 
 static void wait_until(struct discovery *d, int64_t due_ns)

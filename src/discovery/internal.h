@@ -104,6 +104,7 @@ struct discovery {
     size_t n_vms, vms_capacity;
     struct found_vm **vms; /* those in_order first, by open file */
     size_t n_ordered;
+    bool order_is_doubtful; /* a key turned out to have been another file for a while */
     uint64_t next_vm_id;
     size_t n_looks, looks_capacity;
     struct look *looks;
@@ -111,6 +112,7 @@ struct discovery {
     int64_t kernel_vms; /* -1 not known */
     int64_t rescanned_ns, rescan_due_ns;
     int64_t fds_budget; /* see procscan.c */
+    int64_t searching_since_ns;
     bool fds_exhausted; /* in this pass: no use in trying further */
     bool vms_full;
     uint32_t n_denied; /* processes whose fds may not be listed */
@@ -147,6 +149,14 @@ struct found_vm *vms_by_id(struct discovery *d, uint64_t id);
 void vms_let_go(struct discovery *d, struct found_vm *vm, struct vmm *vmm, const char *why);
 /* A further process holds it: the better owner is the one that made it, else the older. */
 void vms_join(struct discovery *d, struct found_vm *vm, struct vmm *vmm, int fd);
+/* Whether `fd` of `vmm` is the VM's: >0, 0, -errno. */
+MUST_USE int vms_is_held_by(struct discovery *d, const struct found_vm *vm, const struct vmm *vmm,
+                            int fd);
+/*
+ * After a pass: if the order is doubtful, sorts anew, and has the processes looked at that hold
+ * what turns out to be one VM.
+ */
+void vms_settle(struct discovery *d);
 void vms_free(struct discovery *d);
 
 /* --- procscan.c: which processes to look at --- */

@@ -117,6 +117,9 @@ static int resolve(struct discovery *d, struct process *process, struct holding 
     struct vmm *vmm = process->vmm;
     struct found_vm *mine = holding->vm, *other;
 
+    /* What was taken for another process' VM, by a number that had become another file. */
+    if (mine && mine->owner != vmm && vms_is_held_by(d, mine, vmm, holding->fd) == 0)
+        mine = holding->vm = NULL;
     int r = vms_find(d, vmm->pid, holding->fd, mine, &other);
     if (r < 0)
         return r;

@@ -214,8 +214,8 @@ int report_publish(struct discovery *d)
             roster->read++;
         else
             roster->unreadable[vm->reason]++;
-        roster->targets_statsfd.vm += (uint32_t)vm->vm_scope_read;
-        roster->targets_statsfd.vcpu += vm->n_vcpus_read;
+        roster->targets[SCOPE_VM][TARGET_SOURCE_STATSFD] += (uint32_t)vm->vm_scope_read;
+        roster->targets[SCOPE_VCPU][TARGET_SOURCE_STATSFD] += vm->n_vcpus_read;
     }
     roster_publish(&d->store->roster, steal_ptr(&roster));
     return 0;

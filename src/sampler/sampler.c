@@ -94,7 +94,7 @@ static void retire(struct sampled_target *target)
     struct sampled_vm *vm = target->vm;
     const struct schema *schema = target->schema;
     const uint8_t *block = group_last_block(target);
-    if (!target->closing && target->last_block &&
+    if (!target->closing && target->fd >= 0 && target->last_block &&
         pread(target->fd, target->last_block, schema->data_bytes, schema->data_offset) ==
             (ssize_t)schema->data_bytes)
         block = target->last_block;
@@ -164,7 +164,8 @@ static void adopt(struct sampler *sampler, struct plan *plan)
     for (size_t i = 0; i < plan->n_leaving_vms; i++)
         let_go(sampler, plan->leaving_vms[i], 0);
     for (size_t i = 0; i < plan->n_leaving_targets; i++) {
-        if (!plan->leaving_targets[i]->vm->let_go)
+        const struct sampled_target *target = plan->leaving_targets[i];
+        if (!target->vm->let_go && !target->superseded)
             retire(plan->leaving_targets[i]);
     }
     adopt_groups(sampler, plan);

@@ -315,8 +315,8 @@ START_TEST(limits_hold)
     close(fake_target(&rig, &vm, 0));
     schema = &rig.store->schemas.entries[0];
     before = open_fds();
-    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 0, schema, dup(0)), -EEXIST);
-    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 1, schema, dup(0)), -ENOSPC);
+    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 0, schema, TARGET_SOURCE_STATSFD, dup(0)), -EEXIST);
+    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 1, schema, TARGET_SOURCE_STATSFD, dup(0)), -ENOSPC);
     ck_assert_uint_eq(open_fds(), before);
     rig_stop(&rig);
     fake_vm_kill(&vm);
