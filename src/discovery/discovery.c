@@ -328,6 +328,7 @@ static void rescan(struct discovery *d)
  */
 static int64_t finish(struct discovery *d)
 {
+    attach_settle(d);
     int64_t now_ns = clock_now_ns();
     if (d->sink_changed) {
         if (d->sink.commit(d->sink.ctx) < 0)
@@ -418,6 +419,9 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     d->self = getpid();
     d->counts_fds = proc_counts_fds(proc);
     d->kernel_vms = -1;
+    int r = kernelview_new(broker, store, &d->kernelview);
+    if (r < 0)
+        return r;
     d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (d->wake_fd < 0)
         return -errno;
@@ -488,6 +492,7 @@ void discovery_free(struct discovery *d)
         return;
     discovery_stop(d);
     vms_free(d);
+    kernelview_free(d->kernelview);
     processes_free(d);
     free(d->looks);
     config_unref(atomic_exchange(&d->new_config, NULL));
