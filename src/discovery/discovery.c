@@ -32,6 +32,8 @@ enum {
     /* After events were lost, or one that names no process: soon, but not for each of many. */
     HURRY_MS = 100,
     HURRY_AT_MOST_EVERY_MS = 1000,
+    LISTING_NS_PER_FD = 2500, /* see procscan.c */
+    LOOK_SHARE = 20,          /* 5 % of a core for one process */
     LOOK_ROUNDS_MAX = 8, /* that one look causes another, before the thread has begun to wait */
     RETRY_MS = 1000,     /* after memory was short */
 };
@@ -85,14 +87,21 @@ bool looks_pending(const struct discovery *d, pid_t pid)
     return false;
 }
 
-static void looks_start(struct discovery *d, pid_t pid, int64_t event_ns)
+/*
+ * A process that makes VMs without end is not listed without end: between two listings it has
+ * LOOK_SHARE times what one costs.
+ */
+static void looks_start(struct discovery *d, const struct process *process, int64_t event_ns)
 {
-    struct look *look = looks_get(d, pid);
+    struct look *look = looks_get(d, process->pid);
+    int64_t rest_ns = (int64_t)process->mark.n_fds * LISTING_NS_PER_FD * LOOK_SHARE;
     if (!look)
         return;
     look->stage = 0;
     look->event_ns = event_ns;
-    look->due_ns = event_ns + look_delays_ns[0];
+    look->due_ns = MIN_OF(look->due_ns, event_ns + look_delays_ns[0]);
+    if (process->listed)
+        look->due_ns = MAX_OF(look->due_ns, process->listed_ns + rest_ns);
 }
 
 static int64_t looks_next_due(const struct discovery *d)
@@ -163,7 +172,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
         return;
     process->creation_ns = now_ns;
     process->creator_tid = event->tid;
-    looks_start(d, tgid, now_ns);
+    looks_start(d, process, now_ns);
 }
 
 /* One of a VMM's VMs is no more: none that is read, those are held by us. */
@@ -171,6 +180,11 @@ static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
     for (size_t i = 0; i < d->n_vms; i++) {
         const struct found_vm *vm = d->vms[i];
+        if (vm->key_fd < 0 && vm->creator_tid == event->tid) {
+            /* We only have the kernel's word for it, and now for its end. */
+            look_undo_denied(d, vm);
+            return;
+        }
         if (!vm->handle && (vm->creator_tid == event->tid || vm->owner->pid == event->tid))
             looks_add(d, vm->owner->pid, clock_now_ns());
     }
@@ -316,8 +330,8 @@ static void rescan(struct discovery *d)
     if (d->n_denied && !d->denied_said)
         log_warn(
             "discovery",
-            "the files of %u processes may not be listed, VMs among them are not found: run as "
-            "root or with CAP_SYS_PTRACE",
+            "the files of %u process(es) may not be listed, VMs there are found by the kernel's "
+            "events alone and cannot be read: it takes CAP_SYS_PTRACE",
             d->n_denied);
     d->denied_said = d->denied_said || d->n_denied;
 }
@@ -383,7 +397,7 @@ static void *discovery_main(void *arg)
     first_look(d);
     while (!atomic_load(&d->stopping)) {
         int64_t due_ns = finish(d);
-        if (!d->sink_changed)
+        if (!d->sink_changed && d->rescan_error == 0)
             atomic_store(&d->store->self.looked_once, true);
         due_ns = MIN_OF(due_ns, MIN_OF(d->rescan_due_ns, looks_next_due(d)));
         wait_until(d, due_ns);

@@ -188,6 +188,9 @@ void procscan_look(struct discovery *d, pid_t pid, bool always);
  */
 void look_at_process(struct discovery *d, struct process *process, const struct proc_mark *mark);
 
+/* The VM, known by no file, has been destroyed. */
+void look_undo_denied(struct discovery *d, const struct found_vm *vm);
+
 /* --- attach.c: from a VM to targets --- */
 
 /* Reads the VM, or goes on reading it, or says why not: by its owner's files as listed last. */

@@ -85,11 +85,13 @@ END_TEST
  */
 START_TEST(passed_on)
 {
-    struct vmm_process *maker = _i ? &a : &b, *taker = _i ? &b : &a;
+    struct vmm_process *maker = _i & 1 ? &a : &b, *taker = _i & 1 ? &b : &a;
     int vm = vmm_do(maker, VMM_MAKE_VM, 0, 0);
     int stats = vmm_do(maker, VMM_STATS, vm, 0);
     for (int i = 0; i < 5; i++)
         (void)vmm_do(taker, VMM_NULL, 0, 0);
+    if (_i & 2)
+        rig_look_at_all(&rig);
     (void)vmm_do(taker, VMM_BORROW, maker->pid, vm);
     (void)vmm_do(taker, VMM_BORROW, maker->pid, stats);
     rig_look_at_all(&rig);
@@ -192,7 +194,7 @@ Suite *suite_shared(void)
     tcase_set_timeout(tcase, 120);
     tcase_add_loop_test(tcase, forked, 0, 2);
     tcase_add_test(tcase, owner_exits);
-    tcase_add_loop_test(tcase, passed_on, 0, 2);
+    tcase_add_loop_test(tcase, passed_on, 0, 4);
     tcase_add_test(tcase, without_stats);
     tcase_add_test(tcase, another_monitor);
     tcase_add_test(tcase, second_holder_lets_go);
