@@ -85,7 +85,6 @@ static int sink_vm_add(void *ctx, const struct discovery_vm *vm, void *owner, in
         .vmm = vm->vmm,
         .machine = vm->machine,
         .unit = vm->unit,
-        .source = vm->source,
         .pid = vm->pid,
         .start_wall_ns = vm->start_wall_ns,
         .created_ns = vm->created_ns,
@@ -99,10 +98,11 @@ static int sink_vm_add(void *ctx, const struct discovery_vm *vm, void *owner, in
 }
 
 static int sink_target_add(void *ctx, struct discovery_handle *handle, int32_t vcpu,
-                           const struct schema *schema, int stats_fd)
+                           const struct schema *schema, enum target_source source, int stats_fd)
 {
     struct host *host = ctx;
-    return planner_target_add(host->planner, (struct planned_vm *)handle, vcpu, schema, stats_fd);
+    return planner_target_add(host->planner, (struct planned_vm *)handle, vcpu, schema, source,
+                              stats_fd);
 }
 
 static void sink_target_remove(void *ctx, struct discovery_handle *handle, int32_t vcpu)
