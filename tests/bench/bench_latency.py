@@ -129,7 +129,7 @@ def run(options):
     n = 20 if options.quick else 100
     prefix = f"bench-{os.getpid()}-"
     with Uevents() as uevents, \
-            lab.DemoVms(OTHERS, VCPUS, name=prefix + "other", load="halt", fds=100):
+            lab.DemoVms(OTHERS, VCPUS, name=prefix + "other", load="mix", rate=5, fds=100):
         _, alone = _series(n, prefix + "alone-", uevents)
         figures.say("without the daemon: done")
         with lab.Daemon(figures.only_ours(prefix, SMALL_SCRAPES)) as daemon:
