@@ -28,6 +28,8 @@ struct broker {
     int self_fds; /* /proc/self/fd: always the real one */
     char *dirents;
     struct bpf_source *bpf; /* owned; NULL before broker_bpf_open() */
+    bool safety_known;
+    enum stats_fd_safety safety;
 };
 
 int broker_new(const struct proc *proc, struct broker **ret_broker)
@@ -193,6 +195,19 @@ int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
 int broker_borrow_pin(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
 {
     return is_stats(file->kind) ? -EINVAL : borrow(broker, pidfd, file, ret_fd);
+}
+
+enum stats_fd_safety broker_safety(struct broker *broker)
+{
+    if (!broker->safety_known)
+        broker_set_safety(broker, stats_fd_probe());
+    return broker->safety;
+}
+
+void broker_set_safety(struct broker *broker, enum stats_fd_safety safety)
+{
+    broker->safety = safety;
+    broker->safety_known = true;
 }
 
 int broker_bpf_open(struct broker *broker, struct bpf_error *ret_error)

@@ -13,6 +13,7 @@
 #include "bpf.h"
 #include "cleanup.h"
 #include "proc.h"
+#include "safety.h"
 
 enum kvm_file_kind {
     KVM_FILE_VM,         /* anon_inode:kvm-vm */
@@ -65,6 +66,13 @@ MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_fi
  */
 MUST_USE int broker_borrow_pin(struct broker *broker, int pidfd, const struct kvm_file *file,
                                int *ret_fd);
+
+/*
+ * Whether stats fds keep their VM on this kernel: tried at the first call, remembered after. Tests
+ * may say it beforehand.
+ */
+enum stats_fd_safety broker_safety(struct broker *broker);
+void broker_set_safety(struct broker *broker, enum stats_fd_safety safety);
 
 /*
  * BPF: loads the iterator (once), runs a pass of it, says where a block is. See bpf.h. What comes

@@ -176,6 +176,33 @@ static size_t keep_targets(struct discovery *d, struct found_vm *vm, struct kvm_
     return fresh;
 }
 
+/*
+ * On a kernel whose stats fds do not keep their VM, they may be read only while we hold the VM by
+ * its own file, which does on every kernel. Returns 0, or -errno with *trouble.
+ */
+static int make_safe(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
+{
+    if (vm->pin_fd >= 0 || d->config->discovery.unsafe_kernel_allow)
+        return 0;
+    enum stats_fd_safety safety = broker_safety(d->broker);
+    if (safety == STATS_FDS_HOLD)
+        return 0;
+    if (!d->unsafe_said)
+        log_warn("discovery", "%s: VMs are read only while their own fd can be held too",
+                 safety == STATS_FDS_DO_NOT
+                     ? "on this kernel a statistics fd does not keep its VM, so that reading one "
+                       "can crash the host"
+                     : "it could not be tried whether a statistics fd keeps its VM on this kernel");
+    d->unsafe_said = true;
+    int r = attach_key_file(vm) ? attach_pin(d, vm, trouble) : -EBADF;
+    if (r < 0)
+        attach_blame(trouble, UNREADABLE_UNSAFE_KERNEL,
+                     "reading it could crash this host, whose kernel does not keep a VM for its "
+                     "statistics fds, and the VM's own fd cannot be held: %s",
+                     strerror(-r));
+    return r;
+}
+
 void attach_refresh(struct discovery *d, struct found_vm *vm)
 {
     CLEANUP_FREE struct kvm_file *files = NULL;
@@ -199,7 +226,9 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
     }
     bool is_new = !vm->handle;
     size_t fresh = keep_targets(d, vm, files, ways.fds ? n : 0, ways.bpf);
-    int r = fresh ? attach_files(d, vm, files, fresh, &trouble) : 0;
+    int r = fresh ? make_safe(d, vm, &trouble) : 0;
+    if (r == 0 && fresh)
+        r = attach_files(d, vm, files, fresh, &trouble);
     if (r < 0 && is_new)
         attach_drop(d, vm); /* rather nothing than a half */
     else if (ways.bpf)

@@ -7,12 +7,7 @@
 
 #include <string.h>
 
-/*
- * Borrows the VM's own file, so that the kernel's objects stay where they are; a VM that is new to
- * the sink is added. Which objects they are, the next pass tells. Returns 0, or -errno with
- * *trouble.
- */
-static int pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
+int attach_pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
 {
     CLEANUP_FD int pidfd = -1;
     CLEANUP_FD int fd = -1;
@@ -21,7 +16,7 @@ static int pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble
         attach_blame(trouble, UNREADABLE_LIMIT, "limits.max_vms VMs are read already");
         return -ENOSPC;
     }
-    attach_blame(trouble, UNREADABLE_PERMISSION, "its VM cannot be held for reading by BPF");
+    attach_blame(trouble, UNREADABLE_PERMISSION, "its VM's own fd cannot be borrowed");
     int r = attach_open_owner(d, vm->owner, &pidfd);
     if (r == 0)
         r = d->fds_exhausted ? -EMFILE
@@ -43,7 +38,7 @@ static int pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble
 /* To be read by BPF, from the next pass on. */
 void attach_want_blocks(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
 {
-    if (vm->pin_fd < 0 && pin(d, vm, trouble) < 0)
+    if (vm->pin_fd < 0 && attach_pin(d, vm, trouble) < 0)
         return;
     vm->kernel_pending = d->kernel_pending = true;
 }

@@ -80,6 +80,12 @@ void attach_blame_sink(struct trouble *trouble, int r);
 
 /* --- attach_bpf.c --- */
 
+/*
+ * Borrows the VM's own file, so that the kernel's objects stay where they are; a VM that is new to
+ * the sink is added. Returns 0, or -errno with *trouble.
+ */
+MUST_USE int attach_pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble);
+
 /* The VM is to be read by BPF, from the next pass on (kernel_pending); else *trouble says why not.
  */
 void attach_want_blocks(struct discovery *d, struct found_vm *vm, struct trouble *trouble);

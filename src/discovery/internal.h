@@ -116,7 +116,8 @@ struct discovery {
 
     struct kernelview *kernelview; /* owned */
     bool kernel_pending;           /* some VM's is */
-    int64_t kernel_vms;            /* -1 not known */
+    bool unsafe_said;
+    int64_t kernel_vms; /* -1 not known */
     int64_t rescanned_ns, rescan_due_ns;
     int64_t fds_budget; /* see procscan.c */
     int64_t searching_since_ns;

@@ -24,6 +24,7 @@ struct discovery_handle {
     int64_t created_ns;
     void *owner;
     int pidfd;
+    int pin_fd;                 /* -1: not pinned */
     int fds[RIG_VCPUS_MAX + 1]; /* [0] the VM's, [1 + n] vCPU n's; -1: no target */
 };
 
@@ -39,6 +40,7 @@ struct rig {
     unsigned n_pids;
     pid_t pids[RIG_PIDS_MAX];
     unsigned added, removed, targets_added, targets_removed, commits;
+    bool pin_first;                     /* no target may come before its VM is pinned */
     int vm_add_error, target_add_error; /* what the sink answers from now on; 0: it accepts */
 };
 
