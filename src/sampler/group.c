@@ -287,7 +287,7 @@ static void read_slice(struct group *group, struct frame *frame, uint32_t from, 
     const struct reading *readings = group->now->readings;
     for (uint32_t i = from; i < to; i++) {
         const struct reading *r = &readings[i];
-        ssize_t n = pread(r->fd, frame->data + r->offset, r->bytes, r->data_offset);
+        ssize_t n = statsfd_pread(r->fd, frame->data + r->offset, r->bytes, r->data_offset);
         frame->status[r->target] =
             n == (ssize_t)r->bytes ? TARGET_READ : not_read(group, frame, r, n);
     }

@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "group.h"
+#include "statsfd.h"
 
 enum {
     EVENTS_MAX = 64,
@@ -95,8 +96,8 @@ static void retire(struct sampled_target *target)
     const struct schema *schema = target->schema;
     const uint8_t *block = group_last_block(target);
     if (!target->closing && target->fd >= 0 && target->last_block &&
-        pread(target->fd, target->last_block, schema->data_bytes, schema->data_offset) ==
-            (ssize_t)schema->data_bytes)
+        statsfd_pread(target->fd, target->last_block, schema->data_bytes,
+                      (off_t)schema->data_offset) == (ssize_t)schema->data_bytes)
         block = target->last_block;
     if (target->vcpu < 0 || !block || !vm->retired || vm->retired_schema != schema)
         return;
