@@ -49,23 +49,21 @@ static struct group *most_urgent(struct sampler *sampler, int64_t now_ns, int64_
 }
 
 /*
- * Serves every group that is due and faster than `running`, and is itself called between the slices
- * of theirs: the recursion goes to ever shorter intervals, so it ends.
+ * Serves every group that is due by now and faster than `running`, and is itself called between the
+ * slices of theirs: the recursion goes to ever shorter intervals, so it ends. What becomes due
+ * meanwhile waits for the next call: a group whose sweep takes longer than its interval is always
+ * due again, and the loop must get back to its other events.
  */
 static void serve_due(void *ctx, const struct group *running)
 {
     struct sampler *sampler = ctx;
     struct group *group;
-    int64_t below_ns = running ? running->interval_ns : INT64_MAX;
     if (running && sampler->n_groups < 2)
         return;
-    for (;;) {
-        int64_t now_ns = clock_now_ns();
-        group = most_urgent(sampler, now_ns, below_ns);
-        if (!group)
-            return;
-        group_serve(group, now_ns, serve_due, sampler);
-    }
+    int64_t below_ns = running ? running->interval_ns : INT64_MAX;
+    int64_t due_ns = clock_now_ns();
+    while ((group = most_urgent(sampler, due_ns, below_ns)))
+        group_serve(group, clock_now_ns(), serve_due, sampler);
 }
 
 /* Everything of this VM is let go: no more reads, no more showing, and the fds to the reaper. */
@@ -96,7 +94,7 @@ static void retire(struct sampled_target *target)
     struct sampled_vm *vm = target->vm;
     const struct schema *schema = target->schema;
     const uint8_t *block = group_last_block(target);
-    if (!target->closing && target->last_block &&
+    if (!target->closing && target->fd >= 0 && target->last_block &&
         pread(target->fd, target->last_block, schema->data_bytes, schema->data_offset) ==
             (ssize_t)schema->data_bytes)
         block = target->last_block;
@@ -166,7 +164,8 @@ static void adopt(struct sampler *sampler, struct plan *plan)
     for (size_t i = 0; i < plan->n_leaving_vms; i++)
         let_go(sampler, plan->leaving_vms[i], 0);
     for (size_t i = 0; i < plan->n_leaving_targets; i++) {
-        if (!plan->leaving_targets[i]->vm->let_go)
+        const struct sampled_target *target = plan->leaving_targets[i];
+        if (!target->vm->let_go && !target->superseded)
             retire(plan->leaving_targets[i]);
     }
     adopt_groups(sampler, plan);

@@ -10,12 +10,15 @@ exact fractions, never as floats.
 import decimal
 import fnmatch
 import fractions
+import http.server
 import io
 import json
 import os
 import re
 import subprocess
+import threading
 
+import lab
 import tap
 
 try:
@@ -27,6 +30,10 @@ except ImportError:
 t = tap.Tests()
 PROGRAM = os.path.join(os.environ.get("KVMSTATD_BUILD", "build"), "tests", "property-exposition")
 
+CONTENT_TYPES = {
+    "text": "text/plain; version=0.0.4; charset=utf-8",
+    "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
+}
 CUMULATIVE, INSTANT, PEAK, LINEAR, LOG = range(5)
 NONE, BYTES, SECONDS, CYCLES, BOOLEAN = range(5)
 POW10, POW2 = range(2)
@@ -350,6 +357,41 @@ def _():
 @t.test("random views in text 0.0.4 say what they should")
 def _():
     check_views("text")
+
+
+class Views(http.server.BaseHTTPRequestHandler):
+    """Serves /FORMAT/SEED: the first tick of that random view."""
+
+    def do_GET(self):
+        _, format, seed = self.path.split("/")
+        _, text = next(views(format, int(seed), 1))
+        self.send_response(200)
+        self.send_header("Content-Type", CONTENT_TYPES[format])
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_args):
+        pass
+
+
+@t.test("Prometheus itself takes random views in either format")
+def _():
+    tap.require_tool("prometheus")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Views) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        paths = [f"/{format}/{t.random.getrandbits(48) | 1}" for format in CONTENT_TYPES
+                 for _ in range(12)]
+        configs = [{"targets": [f"127.0.0.1:{server.server_port}"],
+                    "labels": {"__metrics_path__": path, "view": path}} for path in paths]
+        try:
+            with lab.Prometheus([], scrape_config={"static_configs": configs}) as prometheus:
+                tap.wait_for(lambda: len(prometheus.targets()) == len(paths) and all(
+                    target["health"] != "unknown" for target in prometheus.targets()), timeout_s=60)
+                errors = {target["labels"]["view"]: target["lastError"]
+                          for target in prometheus.targets() if target["lastError"]}
+                tap.equal(errors, {})
+        finally:
+            server.shutdown()
 
 
 @t.test("promtool finds nothing to complain about in x86's statistics")

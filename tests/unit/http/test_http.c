@@ -202,15 +202,13 @@ START_TEST(gzip_of_a_large_answer)
 
     struct libdeflate_decompressor *unpacker = libdeflate_alloc_decompressor();
     char *out = malloc(BYTES);
-    size_t at = 0, len = 0, in_used, out_used, members = 0;
-    for (; at < packed.body_len; at += in_used, len += out_used, members++)
-        ck_assert_int_eq(libdeflate_gzip_decompress_ex(unpacker, packed.body + at,
-                                                       packed.body_len - at, out + len, BYTES - len,
-                                                       &in_used, &out_used),
-                         LIBDEFLATE_SUCCESS);
+    size_t in_used, out_used;
+    ck_assert_int_eq(libdeflate_gzip_decompress_ex(unpacker, packed.body, packed.body_len, out,
+                                                   BYTES, &in_used, &out_used),
+                     LIBDEFLATE_SUCCESS);
     libdeflate_free_decompressor(unpacker);
-    ck_assert_uint_gt(members, 1);
-    ck_assert_uint_eq(len, BYTES);
+    ck_assert_uint_eq(in_used, packed.body_len); /* one member: libcurl takes no more */
+    ck_assert_uint_eq(out_used, BYTES);
     ck_assert_mem_eq(out, plain.body, BYTES);
     free(out);
     reply_free(&plain);
