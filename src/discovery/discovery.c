@@ -347,6 +347,7 @@ static void rescan(struct discovery *d)
  */
 static int64_t finish(struct discovery *d)
 {
+    attach_settle(d);
     int64_t now_ns = clock_now_ns();
     int64_t due_ns = d->handed_on_ns + HAND_ON_EVERY_MS * NSEC_PER_MSEC;
     if (!d->sink_changed && !d->roster_changed && !d->log_due)
@@ -438,6 +439,9 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     d->self = getpid();
     d->counts_fds = proc_counts_fds(proc);
     d->kernel_vms = -1;
+    int r = kernelview_new(broker, store, &d->kernelview);
+    if (r < 0)
+        return r;
     d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (d->wake_fd < 0)
         return -errno;
@@ -508,6 +512,7 @@ void discovery_free(struct discovery *d)
         return;
     discovery_stop(d);
     vms_free(d);
+    kernelview_free(d->kernelview);
     processes_free(d);
     free(d->looks);
     config_unref(atomic_exchange(&d->new_config, NULL));

@@ -16,12 +16,14 @@
 #include "clock.h"
 #include "discovery.h"
 #include "identity/identity.h"
+#include "kernelview.h"
 
 struct found_vm;
 
-/* A statistics file that is being sampled. */
+/* A block of statistics that is being sampled. */
 struct found_target {
-    struct kvm_file file; /* one of the owner's fds for it */
+    enum target_source source;
+    struct kvm_file file; /* one of the owner's fds for it; by BPF: none, only its vcpu counts */
     bool same_open_file;  /* ours is a duplicate of that one; false: the VMM has opened it anew */
     bool failing;         /* the sampler could not read it */
 };
@@ -37,6 +39,8 @@ struct found_vm {
     bool in_order; /* its place in discovery.vms follows its open file */
 
     struct discovery_handle *handle; /* NULL: not read */
+    int pin_fd;                      /* our duplicate of the key file, kept by the sink; -1: none */
+    bool kernel_pending;             /* its blocks are to be looked up in the next pass of BPF */
     size_t n_targets;
     struct found_target *targets; /* by vcpu id, the VM scope first */
 
@@ -48,6 +52,7 @@ struct found_vm {
         char *label; /* owned; NULL before the first line */
         enum unreadable_reason reason;
         uint32_t n_vcpus_read;
+        unsigned sources;
         bool vm_scope_read;
     } log;
 };
@@ -110,7 +115,9 @@ struct discovery {
     size_t n_looks, looks_capacity;
     struct look *looks;
 
-    int64_t kernel_vms; /* -1 not known */
+    struct kernelview *kernelview; /* owned */
+    bool kernel_pending;           /* some VM's is */
+    int64_t kernel_vms;            /* -1 not known */
     int64_t rescanned_ns, rescan_due_ns;
     int64_t fds_budget; /* see procscan.c */
     int64_t searching_since_ns;
@@ -190,6 +197,8 @@ void look_undo_denied(struct discovery *d, const struct found_vm *vm);
 
 /* Reads the VM, or goes on reading it, or says why not: by its owner's files as listed last. */
 void attach_refresh(struct discovery *d, struct found_vm *vm);
+/* After a pass: VMs that BPF is to read get their blocks, all by one look at the kernel. */
+void attach_settle(struct discovery *d);
 /* Everything of it is let go. */
 void attach_drop(struct discovery *d, struct found_vm *vm);
 /* Whether the owner's fds still are the files that are read: >0, 0, -errno. */

@@ -173,6 +173,7 @@ int vms_add(struct discovery *d, struct vmm *owner, int key_fd, struct found_vm 
     vm->id = ++d->next_vm_id;
     vm->owner = owner;
     vm->key_fd = key_fd;
+    vm->pin_fd = -1;
     insert(d, vm);
     d->roster_changed = true;
     *ret_vm = vm;

@@ -44,6 +44,7 @@ struct bench {
     uint8_t *buffers[BUFFERS];
     uint64_t turn;
     size_t n_rounds;
+    int64_t pause_ns;        /* before each turn: what was cached is then no longer */
     int64_t *wall_ns[KINDS]; /* n_rounds each */
     int64_t *cpu_ns[KINDS];
 };
@@ -150,6 +151,13 @@ static struct moment time_one(struct bench *bench, enum kind kind)
     abort();
 }
 
+static void pause_for(int64_t ns)
+{
+    const struct timespec time = {.tv_sec = ns / NSEC_PER_SEC, .tv_nsec = ns % NSEC_PER_SEC};
+    if (ns)
+        (void)nanosleep(&time, NULL);
+}
+
 /* Each kind comes first, second and third equally often. */
 static void run_rounds(struct bench *bench)
 {
@@ -160,6 +168,7 @@ static void run_rounds(struct bench *bench)
     for (size_t i = 0; i < bench->n_rounds; i++) {
         for (unsigned k = 0; k < KINDS; k++) {
             enum kind kind = (enum kind)((i + k) % KINDS);
+            pause_for(bench->pause_ns);
             struct moment took = time_one(bench, kind);
             bench->wall_ns[kind][i] = took.wall_ns;
             bench->cpu_ns[kind][i] = took.cpu_ns;
@@ -215,11 +224,9 @@ static unsigned number(const char *text)
 int main(int argc, char **argv)
 {
     static const struct option long_options[] = {
-        {"vms", required_argument, NULL, 'v'},
-        {"vcpus", required_argument, NULL, 'c'},
-        {"fds", required_argument, NULL, 'f'},
-        {"rounds", required_argument, NULL, 'r'},
-        {0},
+        {"vms", required_argument, NULL, 'v'},      {"vcpus", required_argument, NULL, 'c'},
+        {"fds", required_argument, NULL, 'f'},      {"rounds", required_argument, NULL, 'r'},
+        {"pause-ms", required_argument, NULL, 'p'}, {0},
     };
     struct host_options options = {.vms = 1000, .vcpus = 4, .fds = 100};
     struct bench bench = {.n_rounds = 200};
@@ -238,8 +245,12 @@ int main(int argc, char **argv)
         case 'r':
             bench.n_rounds = number(optarg);
             break;
+        case 'p':
+            bench.pause_ns = number(optarg) * NSEC_PER_MSEC;
+            break;
         default:
-            errx(2, "usage: bench-sweep [--vms N] [--vcpus N] [--fds N] [--rounds N]");
+            errx(2, "usage: bench-sweep [--vms N] [--vcpus N] [--fds N] [--rounds N] "
+                    "[--pause-ms N]");
         }
     }
     for (unsigned k = 0; k < KINDS; k++) {

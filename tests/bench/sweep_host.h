@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "broker.h"
 #include "planner.h"
 #include "sampler.h"
 #include "store.h"
@@ -21,6 +22,7 @@ struct host {
     struct store *store;
     struct sampler *sampler;
     struct planner *planner;
+    struct broker *broker;
 };
 
 /* Returns when all targets of the VMs have been read once. */

@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "identity/identity.h"
+#include "identity/stack.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -323,7 +323,7 @@ START_TEST(rules)
     ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
     RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_NOT);
 
-    struct config *bpf = rig_config("discovery: {sources: [bpf]}");
+    struct config *bpf = rig_config("discovery: {sources: [handoff]}");
     discovery_set_config(rig.discovery, bpf);
     config_unref(bpf);
     rig_look(&rig);
