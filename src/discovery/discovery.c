@@ -28,7 +28,11 @@ static const int64_t look_delays_ns[] = {
 enum {
     EVENTS_AT_ONCE = 8,
     UEVENTS_AT_ONCE = 4096, /* before the looks get their turn */
-    ROSTER_EVERY_MS = 50,   /* at most: making one takes a millisecond for 1,000 VMs */
+    /*
+     * At most: a layout and a roster of 1,000 VMs take a few milliseconds to make, and a VM that is
+     * started comes in pieces.
+     */
+    HAND_ON_EVERY_MS = 100,
     /* After events were lost, or one that names no process: soon, but not for each of many. */
     HURRY_MS = 100,
     HURRY_AT_MOST_EVERY_MS = 1000,
@@ -121,7 +125,7 @@ static void looks_end(struct discovery *d, struct look *look)
     struct process *process = processes_find(d, pid);
     if (process)
         process->creation_ns = process->creator_tid = 0;
-    d->roster_changed = true; /* whoever waited for it to settle may speak */
+    d->log_due = true; /* it has settled */
 }
 
 static void looks_run(struct discovery *d, int64_t now_ns)
@@ -170,6 +174,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
     struct process *process = processes_get(d, tgid);
     if (!process)
         return;
+    process->made_vm = true;
     process->creation_ns = now_ns;
     process->creator_tid = event->tid;
     looks_start(d, process, now_ns);
@@ -337,29 +342,30 @@ static void rescan(struct discovery *d)
 }
 
 /*
- * Hands on what has changed. Returns how long it may take until the next time, which is INT64_MAX
- * when all has been said.
+ * Hands on what has changed. Returns when it has to be called again: INT64_MAX when all has been
+ * said.
  */
 static int64_t finish(struct discovery *d)
 {
     attach_settle(d);
     int64_t now_ns = clock_now_ns();
+    int64_t due_ns = d->handed_on_ns + HAND_ON_EVERY_MS * NSEC_PER_MSEC;
+    if (!d->sink_changed && !d->roster_changed && !d->log_due)
+        return INT64_MAX;
+    if (d->handed_on_ns && now_ns < due_ns)
+        return due_ns;
+    d->handed_on_ns = now_ns;
     if (d->sink_changed) {
         if (d->sink.commit(d->sink.ctx) < 0)
             return now_ns + RETRY_MS * NSEC_PER_MSEC;
         d->sink_changed = false;
         d->roster_changed = true;
     }
-    if (!d->roster_changed)
-        return INT64_MAX;
-    int64_t due_ns = d->published_ns + ROSTER_EVERY_MS * NSEC_PER_MSEC;
-    if (d->published_ns && now_ns < due_ns)
-        return due_ns;
     report_log(d);
-    if (report_publish(d) < 0)
+    d->log_due = false;
+    if (d->roster_changed && report_publish(d) < 0)
         return now_ns + RETRY_MS * NSEC_PER_MSEC;
     d->roster_changed = false;
-    d->published_ns = now_ns;
     return INT64_MAX;
 }
 

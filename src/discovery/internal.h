@@ -3,7 +3,7 @@
  * What the files of this folder share. THREADS: discovery only, all of it, but for the few members
  * that say otherwise.
  *
- * A *process* is any process on the host; a *VMM* is one that holds a kvm-vm or kvm-vcpu file; a
+ * A *process* is any process on the host; a *VMM* is one that runs VMs, see is_vmm(); a
  * *found VM* is one VM of the kernel, whichever and however many processes hold it. A VMM's
  * *holdings* say which VMs it holds; one of a VM's holders is its *owner*: the fds are borrowed
  * from it, and when it exits they are let go.
@@ -76,7 +76,8 @@ struct process {
     pid_t pid;
     bool has_start; /* start_ticks is known: read before the first listing */
     bool listed;
-    bool denied; /* its fds may not be listed */
+    bool made_vm; /* the kernel has said so */
+    bool denied;  /* its fds may not be listed */
     uint64_t start_ticks;
     int64_t start_wall_ns;
     struct proc_mark mark; /* before the last listing */
@@ -127,7 +128,8 @@ struct discovery {
     bool denied_said;
     bool sink_changed;   /* to be committed */
     bool roster_changed; /* to be published */
-    int64_t published_ns;
+    bool log_due;        /* something may be said that had to wait */
+    int64_t handed_on_ns;
     uint64_t events_lost; /* times */
     bool look_at_everything;
     int rescan_error; /* of the last one: 0 or -errno */

@@ -135,6 +135,8 @@ static int resolve(struct discovery *d, struct process *process, struct holding 
         return r;
     if (other) {
         holding->vm = other;
+        if (process->creation_ns && other->creator_tid == 0)
+            take_creation(process, other);
         if (mine)
             vms_let_go(d, mine, vmm, "it is another process' too");
         if (other->owner != vmm)
@@ -142,8 +144,10 @@ static int resolve(struct discovery *d, struct process *process, struct holding 
         return 0;
     }
     if (mine) {
-        if (mine->owner == vmm && mine->key_fd != holding->fd)
+        if (mine->owner == vmm && mine->key_fd != holding->fd) {
+            d->order_is_doubtful = true;
             vms_set_key(d, mine, vmm, holding->fd);
+        }
         return 0;
     }
     r = vms_add(d, vmm, holding->fd, &holding->vm);
@@ -167,8 +171,11 @@ static int take_stock(struct discovery *d, struct process *process)
         return -ENOMEM;
 
     carry_over(d, vmm, &keys, now);
-    for (size_t i = 0; i < vmm->n_holdings; i++)
+    for (size_t i = 0; i < vmm->n_holdings; i++) {
+        /* For a while its number may have been another file. */
+        d->order_is_doubtful = true;
         vms_let_go(d, vmm->holdings[i].vm, vmm, "its VMM has closed it");
+    }
     free(vmm->holdings);
     vmm->holdings = now;
     vmm->n_holdings = 0;
@@ -197,14 +204,22 @@ static int become_vmm(struct process *process)
     return 0;
 }
 
-static bool holds_vm(const struct kvm_file_list *list)
+/*
+ * A VMM is who has vCPUs, or who made the VM by the kernel's word: KVM takes orders from the
+ * maker's address space alone. Whoever else holds a kvm-vm file has been given it (a monitor like
+ * us, to keep the VM's memory valid), and whoever holds statistics files alone is another monitor.
+ * To take those for VMMs would be worse than noise: two monitors would hold each other's fds, and
+ * the VM, for ever.
+ */
+static bool is_vmm(const struct process *process, const struct kvm_file_list *list)
 {
-    /* One that has statistics files alone is another monitor. */
+    bool holds_vm = false;
     for (size_t i = 0; i < list->n; i++) {
-        if (list->files[i].kind == KVM_FILE_VM || list->files[i].kind == KVM_FILE_VCPU)
+        if (list->files[i].kind == KVM_FILE_VCPU)
             return true;
+        holds_vm = holds_vm || list->files[i].kind == KVM_FILE_VM;
     }
-    return false;
+    return holds_vm && process->made_vm;
 }
 
 static void refresh_owned(struct discovery *d, struct vmm *vmm)
@@ -271,8 +286,9 @@ static int look_listed(struct discovery *d, struct process *process, struct kvm_
     int r = 0;
     d->n_denied -= process->denied;
     process->denied = false;
-    if (!holds_vm(list)) {
+    if (!is_vmm(process, list)) {
         /* An ending process has no fds left, but is still there. */
+        d->order_is_doubtful = d->order_is_doubtful || (process->vmm && list->n_fds);
         processes_drop_vmm(d, process, list->n_fds ? "its VMM has closed it" : why_exited);
         return 0;
     }

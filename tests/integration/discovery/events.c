@@ -132,7 +132,7 @@ START_TEST(lost_events_are_made_good)
     struct uevent event;
     for (int i = 0; i < N; i++) {
         vmms[i] = vmm_start();
-        rig_want(&rig, vmms[i].pid);
+        rig_made(&rig, vmms[i].pid);
     }
     rig_look(&rig); /* so that none is new */
     ck_assert_int_eq(uevents_open(&fd), 0);

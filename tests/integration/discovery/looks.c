@@ -16,7 +16,7 @@ static void setup(void)
     kvmtest_require_kvm();
     rig_setup(&rig, "{}");
     vmm = vmm_start();
-    rig_want(&rig, vmm.pid);
+    rig_made(&rig, vmm.pid);
 }
 
 static void teardown(void)

@@ -194,9 +194,17 @@ void rig_want(struct rig *rig, pid_t pid)
     rig->pids[rig->n_pids++] = pid;
 }
 
+void rig_made(struct rig *rig, pid_t pid)
+{
+    struct process *process = processes_get(rig->discovery, pid);
+    ck_assert_ptr_nonnull(process);
+    process->made_vm = true;
+    rig_want(rig, pid);
+}
+
 void rig_look(struct rig *rig)
 {
-    rig->discovery->published_ns = 0; /* publish at once, not at most every so often */
+    rig->discovery->handed_on_ns = 0; /* at once, not at most every so often */
     ck_assert_int_eq(discovery_look_once(rig->discovery), 0);
 }
 

@@ -48,6 +48,8 @@ void rig_setup(struct rig *rig, const char *yaml);
 void rig_teardown(struct rig *rig);
 /* VMs of this process are wanted. */
 void rig_want(struct rig *rig, pid_t pid);
+/* The same, and it makes VMs: as if the kernel had said so. */
+void rig_made(struct rig *rig, pid_t pid);
 /* A rescan, which lists only what has a reason to be listed. */
 void rig_look(struct rig *rig);
 /* The same, and all that the test has named are listed: as if their turn had come. */
