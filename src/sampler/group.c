@@ -145,6 +145,31 @@ static void seat_readings(struct group *group)
     }
 }
 
+static void add_block(uint8_t *sums, const struct schema *schema, const uint8_t *block)
+{
+    size_t n = kvmstats_schema_count(schema->decoded);
+    for (size_t i = 0; i < n; i++) {
+        const struct kvmstats_desc *desc = kvmstats_schema_desc(schema->decoded, i);
+        for (size_t j = 0; j < desc->size; j++) {
+            uint64_t sum = kvmstats_value(desc, sums, j) + kvmstats_value(desc, block, j);
+            memcpy(sums + desc->offset + j * sizeof sum, &sum, sizeof sum);
+        }
+    }
+}
+
+/* What the vCPUs that are not in the layout had last. */
+static void sum_retired(const struct layout_vm *place, const struct sampled_vm *vm,
+                        const struct layout_target *targets)
+{
+    for (const struct retired_vcpu *r = vm->retired; r; r = r->next) {
+        bool is_back = false;
+        for (uint32_t i = 0; i < place->n_targets; i++)
+            is_back = is_back || targets[i].vcpu == r->vcpu;
+        if (!is_back && r->schema == place->retired_schema)
+            add_block((uint8_t *)place->retired, r->schema, r->block);
+    }
+}
+
 static void seat(struct group *group)
 {
     seat_readings(group);
@@ -163,7 +188,7 @@ static void seat(struct group *group)
                 mute_late(group, target);
         }
         if (place->retired)
-            memcpy(place->retired, vm->retired, place->retired_schema->data_bytes);
+            sum_retired(place, vm, &group->layout->targets[place->first_target]);
     }
 }
 

@@ -38,7 +38,7 @@ void sampled_target_free(struct sampled_target *target)
     if (!target->closed)
         (void)fd_close(target->fd);
     free(target->failed);
-    free(target->last_block);
+    free(target->retirement);
     free(target);
 }
 
@@ -51,6 +51,10 @@ void sampled_vm_free(struct sampled_vm *vm)
     (void)fd_close(atomic_load(&vm->pin_fd));
     vm_unref(vm->vm);
     free(vm->exited);
-    free(vm->retired);
+    while (vm->retired) {
+        struct retired_vcpu *next = vm->retired->next;
+        free(vm->retired);
+        vm->retired = next;
+    }
     free(vm);
 }

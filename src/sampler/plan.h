@@ -21,6 +21,17 @@ struct watch {
     } kind;
 };
 
+/*
+ * The last values of a vCPU that has left, by which its VM's sums go on counting it. KVM keeps a
+ * vCPU as long as its VM, so the same one may come back: then it counts by itself again.
+ */
+struct retired_vcpu {
+    struct retired_vcpu *next;
+    int32_t vcpu;
+    const struct schema *schema;
+    uint8_t block[];
+};
+
 /* A data block that is read in every tick. Made by the planner, closed and freed by the reaper. */
 struct sampled_target {
     struct reapable close_item; /* closes fd */
@@ -46,7 +57,7 @@ struct sampled_target {
     uint32_t seat; /* … by readings[seat], or copies[seat] where it has an address */
     bool closing;  /* its fd is the reaper's */
     struct sampled_target *next_closing;
-    uint8_t *last_block; /* room for a last reading; set by the planner before it leaves */
+    struct retired_vcpu *retirement; /* owned; room, made by the planner before a vCPU leaves */
 };
 
 /* A VM that is sampled. Made by the planner, freed by the reaper after the plan that drops it. */
@@ -72,12 +83,7 @@ struct sampled_vm {
     bool let_go;                  /* close_item has been posted */
     int64_t exited_ns;            /* when the VMM's exit was seen; 0: it was removed alive */
     struct sampled_target *closing;
-    /*
-     * Last values of vCPUs that have left, a data block of retired_schema. The memory is set by the
-     * planner before the first vCPU leaves, the values are the sampler's.
-     */
-    uint8_t *retired;
-    const struct schema *retired_schema;
+    struct retired_vcpu *retired; /* owned; each vcpu once */
 };
 
 /* What the tick needs of a target with a stats fd, packed. fd -1: not to be read any more. */

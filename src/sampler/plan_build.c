@@ -248,7 +248,7 @@ static int place_vm(struct draft *draft, struct group_plan *gp, size_t vm_index,
     struct layout *layout = gp->layout;
     struct planned_vm *vm = draft->planner->vms[vm_index];
     const struct vm_identity *identity = draft_identity(draft, vm_index);
-    const struct schema *retired = vm->sampled->retired_schema;
+    const struct schema *retired = vm->retired_schema;
     struct layout_vm *place = &layout->vms[layout->n_vms];
 
     gp->vms[layout->n_vms++] = vm->sampled;

@@ -360,16 +360,15 @@ static void drop_target(struct planner *planner, struct planned_vm *vm, size_t a
  */
 static void prepare_retirement(struct planned_vm *vm, struct sampled_target *target)
 {
-    struct sampled_vm *sampled = vm->sampled;
     if (target->vcpu < 0 || !target->submitted)
         return;
-    if (target->fd >= 0)
-        target->last_block = malloc(MAX_OF(target->schema->data_bytes, 1u));
-    if (sampled->retired_schema)
+    target->retirement = calloc(1, sizeof *target->retirement + target->schema->data_bytes);
+    if (!target->retirement)
         return;
-    sampled->retired = calloc(1, MAX_OF(target->schema->data_bytes, 1u));
-    if (sampled->retired)
-        sampled->retired_schema = target->schema;
+    target->retirement->vcpu = target->vcpu;
+    target->retirement->schema = target->schema;
+    if (!vm->retired_schema)
+        vm->retired_schema = target->schema;
 }
 
 void planner_target_remove(struct planner *planner, struct planned_vm *vm, int32_t vcpu)

@@ -22,6 +22,7 @@ struct planned_vm {
 
     int64_t interval_ns;
     bool submitted;
+    const struct schema *retired_schema; /* of the vCPUs that have left; NULL: none has */
     void *owner;
 };
 

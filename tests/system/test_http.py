@@ -216,7 +216,8 @@ def _():
             by_pid = {vm["pid"]: vm for vm in daemon.get("/api/v1/vms").json()["vms"]}
             return [by_pid.get(pid) for pid in pids]
 
-        with lab.Daemon(RULES.replace("NAME", str(os.getpid()))) as daemon:
+        config = RULES.replace("NAME", str(os.getpid())) + "discovery: {sources: [statsfd]}\n"
+        with lab.Daemon(config) as daemon:
             tap.wait_for(lambda: all(ours(daemon)), lab.TIMEOUT_S, what="both VMs")
             answer = daemon.get("/api/v1/vms")
             tap.equal(answer.headers["Content-Type"], "application/json", "Content-Type")

@@ -180,7 +180,8 @@ START_TEST(blocks_are_what_the_stats_fds_say)
         last = value;
         /* The VM's own hardly moves: byte for byte. */
         char block[1024];
-        ck_assert_int_eq(statsfd_read(vm_fd, schemas[SCOPE_VM], block),
+        ck_assert_int_eq(statsfd_pread(vm_fd, block, schemas[SCOPE_VM]->data_bytes,
+                                       schemas[SCOPE_VM]->data_offset),
                          (ssize_t)schemas[SCOPE_VM]->data_bytes);
         ck_assert_mem_eq(memory + ELEMENT, block, schemas[SCOPE_VM]->data_bytes);
         usleep(20000);

@@ -138,7 +138,9 @@ int fake_target(struct rig *rig, struct fake_vm *vm, int32_t vcpu)
                      0, &error) < 0)
         ck_abort_msg("%s", error.message);
     int poke = dup(memfd);
-    ck_assert_int_eq(planner_target_add(rig->planner, vm->planned, vcpu, schema, TARGET_SOURCE_STATSFD, memfd), 0);
+    ck_assert_int_eq(
+        planner_target_add(rig->planner, vm->planned, vcpu, schema, TARGET_SOURCE_STATSFD, memfd),
+        0);
     return poke;
 }
 

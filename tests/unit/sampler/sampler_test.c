@@ -270,6 +270,21 @@ START_TEST(leaving_vcpu_keeps_its_share)
     ck_assert_ptr_nonnull(place->retired);
     ck_assert_uint_eq(place->retired[0], 222 + 100);
     view_drop(&view);
+
+    /* The same vCPU comes back, as when its VMM opens its stats fd anew: it is not counted twice.
+     */
+    close(fds[1]);
+    fds[1] = fake_target(&rig, &vm, 1);
+    ck_assert_int_eq(planner_commit(rig.planner), 0);
+    sleep_ms(2);
+    rig_step(&rig);
+    sleep_ms(2);
+    rig_step(&rig);
+    ck_assert_int_eq(view_take(rig.store, &view), 0);
+    place = find_place(&view, vm.id);
+    ck_assert_ptr_nonnull(place);
+    ck_assert_uint_eq(place->retired[0], 100);
+    view_drop(&view);
     for (int i = 0; i < 3; i++)
         close(fds[i]);
     rig_stop(&rig);
@@ -315,8 +330,12 @@ START_TEST(limits_hold)
     close(fake_target(&rig, &vm, 0));
     schema = &rig.store->schemas.entries[0];
     before = open_fds();
-    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 0, schema, TARGET_SOURCE_STATSFD, dup(0)), -EEXIST);
-    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 1, schema, TARGET_SOURCE_STATSFD, dup(0)), -ENOSPC);
+    ck_assert_int_eq(
+        planner_target_add(rig.planner, vm.planned, 0, schema, TARGET_SOURCE_STATSFD, dup(0)),
+        -EEXIST);
+    ck_assert_int_eq(
+        planner_target_add(rig.planner, vm.planned, 1, schema, TARGET_SOURCE_STATSFD, dup(0)),
+        -ENOSPC);
     ck_assert_uint_eq(open_fds(), before);
     rig_stop(&rig);
     fake_vm_kill(&vm);
