@@ -167,7 +167,7 @@ static bool is_stats(enum kvm_file_kind kind)
 static int borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
 {
     char name[PATH_BYTES];
-    struct kvm_file found;
+    struct kvm_file found = {0};
     struct rlimit limit;
 
     CLEANUP_FD int fd = pidfd_getfd(pidfd, file->fd, 0);
@@ -254,7 +254,7 @@ int broker_same_file(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, 
 int broker_still_there(struct broker *broker, pid_t pid, const struct kvm_file *file, int our_fd)
 {
     char path[PATH_BYTES];
-    struct kvm_file found;
+    struct kvm_file found = {0};
 
     if (our_fd >= 0) {
         int r = broker_same_file(broker, getpid(), our_fd, pid, file->fd);
