@@ -180,6 +180,7 @@ class Runner:
         env.setdefault("CK_TIMEOUT_MULTIPLIER", "15" if self.sanitize else "5")
         if self.sanitize:
             env["KVMSTATD_SANITIZE"] = self.sanitize
+            env.setdefault("KVMSTATD_TEST_TIMEOUT", "240")  # of tests/lib/lab.py
             reports = f"log_path={self.output / (program.name + '.sanitizer')}"
             suppressions = ROOT / "tests" / "lib" / "tsan.supp"
             env["ASAN_OPTIONS"] = (
