@@ -56,13 +56,22 @@ static void await_status(const char *request_line, unsigned status)
     ck_abort_msg("%s never answers %u", request_line, status);
 }
 
-/* A connection whose large answer has begun and is not being read. */
-static int start_slow_reader(void)
+/* A connection whose large answer has begun and is not being read; -1: it was cut off before. */
+static int try_slow_reader(void)
 {
     char byte;
     int fd = client_connect(&server, SMALL_BUFFER);
     client_send(fd, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    ck_assert_int_eq(recv(fd, &byte, 1, 0), 1);
+    if (recv(fd, &byte, 1, 0) == 1)
+        return fd;
+    (void)close(fd);
+    return -1;
+}
+
+static int start_slow_reader(void)
+{
+    int fd = try_slow_reader();
+    ck_assert_int_ge(fd, 0);
     return fd;
 }
 
@@ -498,10 +507,18 @@ START_TEST(those_that_only_drip_are_cut)
     server.config->web.timeout_ns = NSEC_PER_SEC;
     server.config->web.max_requests = 1;
     server_start(&server);
-    int reader = start_slow_reader(), writer = client_connect(&server, 0);
-    int idle = client_connect(&server, 0);
+    /* On a machine that is very busy the deadline may come before the answer does: again. */
+    int reader = -1;
+    for (int i = 0; i < 20 && reader < 0; i++) {
+        reader = try_slow_reader();
+        if (reader >= 0 && status_of("HEAD / HTTP/1.1", NULL) != 503) {
+            (void)close(reader);
+            reader = -1;
+        }
+    }
+    ck_assert_int_ge(reader, 0);
+    int writer = client_connect(&server, 0), idle = client_connect(&server, 0);
     bool writer_ended = false, place_free = false;
-    ck_assert_uint_eq(status_of("HEAD / HTTP/1.1", NULL), 503);
     client_send(writer, "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Drip: ");
     for (int i = 0; i < PATIENCE && !(writer_ended && place_free); i++) {
         writer_ended = writer_ended || send(writer, "x", 1, MSG_NOSIGNAL) < 0;
