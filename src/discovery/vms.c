@@ -129,8 +129,6 @@ static void take_out(struct discovery *d, struct found_vm *vm)
     d->n_vms--;
     d->n_ordered -= vm->in_order;
     memmove(d->vms + at, d->vms + at + 1, (d->n_vms - at) * sizeof *d->vms);
-    /* It is for a reason that a living process is no longer known to hold it by that number. */
-    d->order_is_doubtful = true;
 }
 
 static void found_vm_free(struct found_vm *vm)
@@ -175,6 +173,7 @@ int vms_add(struct discovery *d, struct vmm *owner, int key_fd, struct found_vm 
     vm->id = ++d->next_vm_id;
     vm->owner = owner;
     vm->key_fd = key_fd;
+    vm->pin_fd = -1;
     insert(d, vm);
     d->roster_changed = true;
     *ret_vm = vm;
@@ -287,17 +286,27 @@ static void doubt_holders(struct discovery *d, int64_t now_ns)
     }
 }
 
+static bool order_holds(struct discovery *d)
+{
+    for (size_t i = 1; i < d->n_ordered; i++) {
+        int order;
+        if (order_to(d, d->vms[i - 1]->owner->pid, d->vms[i - 1]->key_fd, d->vms[i], &order) < 0 ||
+            order >= 0)
+            return false;
+    }
+    return true;
+}
+
 void vms_settle(struct discovery *d)
 {
     int64_t now_ns = clock_now_ns();
     if (!d->order_is_doubtful)
         return;
     d->order_is_doubtful = false;
-    qsort_r(d->vms, d->n_ordered, sizeof *d->vms, vm_compare, d);
+    if (!order_holds(d))
+        qsort_r(d->vms, d->n_ordered, sizeof *d->vms, vm_compare, d);
     for (size_t i = 1; i < d->n_ordered; i++) {
-        int order;
-        if (order_to(d, d->vms[i - 1]->owner->pid, d->vms[i - 1]->key_fd, d->vms[i], &order) == 0 &&
-            order == 0)
+        if (vms_is_held_by(d, d->vms[i - 1], d->vms[i]->owner, d->vms[i]->key_fd) > 0)
             looks_add(d, d->vms[i]->owner->pid, now_ns);
     }
     doubt_holders(d, now_ns);

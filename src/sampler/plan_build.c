@@ -132,17 +132,13 @@ static char *with_id(const struct planned_vm *vm, const char *label)
                                                                                          : out;
 }
 
-/* How a VM is read, by the set of its targets' sources; a VM without targets has none. */
+/* How a VM is read; one without targets is not. */
 static const char *source_of(const struct planned_vm *vm)
 {
-    static const char *const names[1 << TARGET_SOURCES] = {
-        "",    "handoff",     "statsfd",     "handoff+statsfd",
-        "bpf", "handoff+bpf", "statsfd+bpf", "handoff+statsfd+bpf",
-    };
     unsigned set = 0;
     for (size_t i = 0; i < vm->n_targets; i++)
         set |= 1u << vm->targets[i]->source;
-    return names[set];
+    return target_sources_name(set);
 }
 
 static int new_identity(const struct planned_vm *vm, const char *label, struct vm_identity **ret)

@@ -11,6 +11,15 @@ const char *target_source_name(enum target_source source)
     return names[source];
 }
 
+const char *target_sources_name(unsigned set)
+{
+    static const char *const names[1 << TARGET_SOURCES] = {
+        "",    "handoff",     "statsfd",     "handoff+statsfd",
+        "bpf", "handoff+bpf", "statsfd+bpf", "handoff+statsfd+bpf",
+    };
+    return names[set];
+}
+
 void schema_table_init(struct schema_table *table)
 {
     atomic_init(&table->count, 0);

@@ -25,6 +25,8 @@ enum target_source {
 };
 /* "handoff", "statsfd", "bpf". */
 const char *target_source_name(enum target_source source);
+/* The same of a set of them (1 << source): "statsfd+bpf"; "" for none. */
+const char *target_sources_name(unsigned set);
 
 enum {
     /* One a scope is the rule; more come from a kvm module replaced while we run. */

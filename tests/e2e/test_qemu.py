@@ -9,6 +9,8 @@ import lab
 import tap
 
 t = tap.Tests()
+
+BORROWING_ONLY = "discovery: {sources: [statsfd]}\n"
 UUID = "5d1f0a5e-3b7c-4a35-9c8e-0f1f5a6f7b21"
 # libvirt allows such names: a comma is doubled on QEMU's command line, all else stands as it is.
 ODD_NAME = """a,b "c" d=e,name=x \u00e4\u20ac 'f' {g} \\h"""
@@ -47,7 +49,8 @@ def qemu_without_stats_fds(**kwargs):
 @t.test("a QEMU without stats fds is listed with its name, its uuid and the reason")
 def _():
     setup()
-    with qemu_without_stats_fds(name="plain", vcpus=2, uuid=UUID) as qemu, lab.Daemon() as daemon:
+    with qemu_without_stats_fds(name="plain", vcpus=2, uuid=UUID) as qemu, \
+            lab.Daemon(BORROWING_ONLY) as daemon:
         vm = wait_known(daemon, qemu.pid)[qemu.pid]
         tap.equal(vm["name"], "plain")
         tap.equal(vm["vm"], "plain")
@@ -106,7 +109,7 @@ def _():
 @t.test("a VM beside it is read; the QEMU killed, it is gone and the other still read")
 def _():
     setup()
-    with lab.Daemon() as daemon, lab.DemoVms(vms=1, vcpus=2, name="beside") as demo, \
+    with lab.Daemon(BORROWING_ONLY) as daemon, lab.DemoVms(vms=1, vcpus=2, name="beside") as demo, \
             qemu_without_stats_fds(name="doomed") as qemu:
         _, demo_pid = demo.vms[0]
         vms = wait_known(daemon, demo_pid, qemu.pid)

@@ -113,8 +113,11 @@ START_TEST(not_allowed)
     ck_assert_int_eq(setresuid(65534, 65534, 65534), 0);
     start();
     int vm = vmm_do(&vmm, VMM_MAKE_VM, 0, 0);
-    (void)vmm_do(&vmm, VMM_STATS, vm, 0);
+    int stats = vmm_do(&vmm, VMM_STATS, vm, 0);
     ck_assert(wait_roster(vmm.pid, UNREADABLE_PERMISSION, 0));
+    (void)vmm_do(&vmm, VMM_CLOSE, vm, 0);
+    (void)vmm_do(&vmm, VMM_CLOSE, stats, 0);
+    ck_assert(wait_roster(vmm.pid, UNREADABLE_REASONS, 0));
 }
 END_TEST
 
@@ -129,7 +132,7 @@ START_TEST(lost_events_are_made_good)
     struct uevent event;
     for (int i = 0; i < N; i++) {
         vmms[i] = vmm_start();
-        rig_want(&rig, vmms[i].pid);
+        rig_made(&rig, vmms[i].pid);
     }
     rig_look(&rig); /* so that none is new */
     ck_assert_int_eq(uevents_open(&fd), 0);

@@ -16,7 +16,7 @@ static void setup(void)
     kvmtest_require_kvm();
     rig_setup(&rig, "{}");
     vmm = vmm_start();
-    rig_want(&rig, vmm.pid);
+    rig_made(&rig, vmm.pid);
 }
 
 static void teardown(void)
@@ -323,12 +323,51 @@ START_TEST(rules)
     ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
     RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_NOT);
 
-    struct config *bpf = rig_config("discovery: {sources: [bpf]}");
+    struct config *bpf = rig_config("discovery: {sources: [handoff]}");
     discovery_set_config(rig.discovery, bpf);
     config_unref(bpf);
     rig_look(&rig);
     ck_assert_ptr_null(rig_vm(&rig, vmm.pid));
     RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_NO_STATS_FD);
+}
+END_TEST
+
+/* Where stats fds do not keep their VM, its own fd is held first, whether that is known or not. */
+START_TEST(unsafe_kernel_means_pinned)
+{
+    static const enum stats_fd_safety unsafe[] = {STATS_FDS_DO_NOT, STATS_FDS_UNKNOWN};
+    broker_set_safety(rig.broker, unsafe[_i]);
+    rig.pin_first = true;
+    (void)make_vm(2);
+    rig_look(&rig);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0 1");
+    ck_assert_int_ge(rig_vm(&rig, vmm.pid)->pin_fd, 0);
+    RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_NOT);
+}
+END_TEST
+
+START_TEST(unsafe_kernel_at_the_operators_risk)
+{
+    struct config *allow = rig_config("discovery: {unsafe_kernel: allow}");
+    broker_set_safety(rig.broker, STATS_FDS_DO_NOT);
+    discovery_set_config(rig.discovery, allow);
+    config_unref(allow);
+    (void)make_vm(1);
+    rig_look(&rig);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
+    ck_assert_int_eq(rig_vm(&rig, vmm.pid)->pin_fd, -1);
+}
+END_TEST
+
+/* This kernel's stats fds keep their VM, which the probe has to find out, and then nothing is
+ * pinned. */
+START_TEST(sound_kernel_needs_no_pin)
+{
+    ck_assert_int_eq(broker_safety(rig.broker), STATS_FDS_HOLD);
+    (void)make_vm(1);
+    rig_look(&rig);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
+    ck_assert_int_eq(rig_vm(&rig, vmm.pid)->pin_fd, -1);
 }
 END_TEST
 
@@ -380,6 +419,8 @@ Suite *suite_looks(void)
         rules,
         never_ourselves,
         disabled_from_the_start_borrows_nothing,
+        unsafe_kernel_at_the_operators_risk,
+        sound_kernel_needs_no_pin,
     };
     Suite *suite = suite_create("looks");
     TCase *tcase = tcase_create("looks");
@@ -387,6 +428,7 @@ Suite *suite_looks(void)
     tcase_set_timeout(tcase, 120);
     for (size_t i = 0; i < ARRAY_LEN(tests); i++)
         tcase_add_test(tcase, tests[i]);
+    tcase_add_loop_test(tcase, unsafe_kernel_means_pinned, 0, 2);
     suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -57,7 +57,7 @@ static void teardown(void)
 static void begin(struct model_process *p)
 {
     *p = (struct model_process){.vmm = vmm_start()};
-    rig_want(&rig, p->vmm.pid);
+    rig_made(&rig, p->vmm.pid);
 }
 
 static void end(struct model_process *p)

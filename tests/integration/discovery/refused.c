@@ -17,7 +17,7 @@ static void setup(void)
     kvmtest_require_kvm();
     rig_setup(&rig, "{}");
     vmm = vmm_start();
-    rig_want(&rig, vmm.pid);
+    rig_made(&rig, vmm.pid);
 }
 
 static void teardown(void)
@@ -129,7 +129,7 @@ START_TEST(no_fd_is_left_behind)
     int before = count_own_fds();
     for (int i = 0; i < 30; i++) {
         struct vmm_process one = vmm_start();
-        rig_want(&rig, one.pid);
+        rig_made(&rig, one.pid);
         int vm = vmm_do(&one, VMM_MAKE_VM, 0, 0);
         (void)vmm_do(&one, VMM_STATS, vm, 0);
         rig_look(&rig);

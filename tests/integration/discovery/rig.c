@@ -26,6 +26,7 @@ static int vm_add(void *ctx, const struct discovery_vm *vm, void *owner, int pid
     handle->created_ns = vm->created_ns;
     handle->owner = owner;
     handle->pidfd = pidfd;
+    handle->pin_fd = -1;
     (void)pthread_mutex_lock(&rig->lock);
     handle->next = rig->vms;
     rig->vms = handle;
@@ -44,6 +45,7 @@ static int target_add(void *ctx, struct discovery_handle *handle, int32_t vcpu,
     ck_assert_int_eq(schema->scope, vcpu < 0 ? SCOPE_VM : SCOPE_VCPU);
     ck_assert_int_ge(stats_fd, 0);
     ck_assert_int_eq(handle->fds[vcpu + 1], -1);
+    ck_assert(handle->pin_fd >= 0 || !rig->pin_first);
     if (rig->target_add_error) {
         (void)close(stats_fd);
         return rig->target_add_error;
@@ -53,6 +55,19 @@ static int target_add(void *ctx, struct discovery_handle *handle, int32_t vcpu,
     rig->targets_added++;
     (void)pthread_mutex_unlock(&rig->lock);
     return 0;
+}
+
+static void vm_pin(void *ctx, struct discovery_handle *handle, int kvm_vm_fd)
+{
+    (void)ctx;
+    ck_assert_int_eq(handle->pin_fd, -1);
+    handle->pin_fd = kvm_vm_fd;
+}
+
+static bool vm_is_pinned(void *ctx, struct discovery_handle *handle)
+{
+    (void)ctx;
+    return handle->pin_fd >= 0;
 }
 
 static void target_remove(void *ctx, struct discovery_handle *handle, int32_t vcpu)
@@ -91,6 +106,7 @@ static void vm_remove(void *ctx, struct discovery_handle *handle)
     for (size_t i = 0; i < ARRAY_LEN(handle->fds); i++)
         (void)fd_close(handle->fds[i]);
     (void)fd_close(handle->pidfd);
+    (void)fd_close(handle->pin_fd);
     free(handle);
 }
 
@@ -124,6 +140,11 @@ struct config *rig_config(const char *yaml)
     struct config_error error;
     int r = config_parse("test", yaml, strlen(yaml), &config, &error);
     ck_assert_msg(r == 0, "%s", r == -EINVAL ? error.message : strerror(-r));
+    /* These tests are about stats fds; what BPF does with the same VMs, the system tests say. */
+    if (strstr(yaml, "sources"))
+        return config;
+    config->discovery.n_sources = 1;
+    config->discovery.sources[0] = CONFIG_SOURCE_STATSFD;
     return config;
 }
 
@@ -139,6 +160,8 @@ void rig_setup(struct rig *rig, const char *yaml)
         .target_fd = target_fd,
         .vm_set_vcpus = vm_set_vcpus,
         .vm_remove = vm_remove,
+        .vm_pin = vm_pin,
+        .vm_is_pinned = vm_is_pinned,
         .vm_label = vm_label,
         .vm_interval_ns = vm_interval_ns,
         .commit = commit,
@@ -171,9 +194,17 @@ void rig_want(struct rig *rig, pid_t pid)
     rig->pids[rig->n_pids++] = pid;
 }
 
+void rig_made(struct rig *rig, pid_t pid)
+{
+    struct process *process = processes_get(rig->discovery, pid);
+    ck_assert_ptr_nonnull(process);
+    process->made_vm = true;
+    rig_want(rig, pid);
+}
+
 void rig_look(struct rig *rig)
 {
-    rig->discovery->published_ns = 0; /* publish at once, not at most every so often */
+    rig->discovery->handed_on_ns = 0; /* at once, not at most every so often */
     ck_assert_int_eq(discovery_look_once(rig->discovery), 0);
 }
 

@@ -24,6 +24,7 @@ struct discovery_handle {
     int64_t created_ns;
     void *owner;
     int pidfd;
+    int pin_fd;                 /* -1: not pinned */
     int fds[RIG_VCPUS_MAX + 1]; /* [0] the VM's, [1 + n] vCPU n's; -1: no target */
 };
 
@@ -39,6 +40,7 @@ struct rig {
     unsigned n_pids;
     pid_t pids[RIG_PIDS_MAX];
     unsigned added, removed, targets_added, targets_removed, commits;
+    bool pin_first;                     /* no target may come before its VM is pinned */
     int vm_add_error, target_add_error; /* what the sink answers from now on; 0: it accepts */
 };
 
@@ -46,6 +48,8 @@ void rig_setup(struct rig *rig, const char *yaml);
 void rig_teardown(struct rig *rig);
 /* VMs of this process are wanted. */
 void rig_want(struct rig *rig, pid_t pid);
+/* The same, and it makes VMs: as if the kernel had said so. */
+void rig_made(struct rig *rig, pid_t pid);
 /* A rescan, which lists only what has a reason to be listed. */
 void rig_look(struct rig *rig);
 /* The same, and all that the test has named are listed: as if their turn had come. */

@@ -16,8 +16,8 @@ static void setup(void)
     rig_setup(&rig, "{}");
     a = vmm_start();
     b = vmm_start();
-    rig_want(&rig, a.pid);
-    rig_want(&rig, b.pid);
+    rig_made(&rig, a.pid);
+    rig_made(&rig, b.pid);
 }
 
 static void teardown(void)
@@ -31,11 +31,21 @@ static unsigned in_roster(pid_t pid)
     return rig_roster(&rig, pid, &reason);
 }
 
+static int stats_of_last;
+
+/* A VM with a vCPU: who has a duplicate of that too may run it. */
+static int make_vm(const struct vmm_process *vmm)
+{
+    int vm = vmm_do(vmm, VMM_MAKE_VM, 0, 0);
+    stats_of_last = vmm_do(vmm, VMM_STATS, vm, 0);
+    (void)vmm_do(vmm, VMM_MAKE_VCPU, vm, 0);
+    return vm;
+}
+
 /* Whichever is seen first, before or after the fork: the one that made it is its VMM. */
 START_TEST(forked)
 {
-    int vm = vmm_do(&a, VMM_MAKE_VM, 0, 0);
-    (void)vmm_do(&a, VMM_STATS, vm, 0);
+    (void)make_vm(&a);
     if (_i)
         rig_look_at_all(&rig);
     pid_t child = vmm_do(&a, VMM_FORK, 0, 0);
@@ -66,8 +76,7 @@ END_TEST
 /* The sampler's word that the owner has exited is enough to find the other holder, at once. */
 START_TEST(owner_exits)
 {
-    int vm = vmm_do(&a, VMM_MAKE_VM, 0, 0);
-    (void)vmm_do(&a, VMM_STATS, vm, 0);
+    (void)make_vm(&a);
     pid_t child = vmm_do(&a, VMM_FORK, 0, 0);
     rig_want(&rig, child);
     rig_look_at_all(&rig);
@@ -85,11 +94,13 @@ END_TEST
  */
 START_TEST(passed_on)
 {
-    struct vmm_process *maker = _i ? &a : &b, *taker = _i ? &b : &a;
+    struct vmm_process *maker = _i & 1 ? &a : &b, *taker = _i & 1 ? &b : &a;
     int vm = vmm_do(maker, VMM_MAKE_VM, 0, 0);
     int stats = vmm_do(maker, VMM_STATS, vm, 0);
     for (int i = 0; i < 5; i++)
         (void)vmm_do(taker, VMM_NULL, 0, 0);
+    if (_i & 2)
+        rig_look_at_all(&rig);
     (void)vmm_do(taker, VMM_BORROW, maker->pid, vm);
     (void)vmm_do(taker, VMM_BORROW, maker->pid, stats);
     rig_look_at_all(&rig);
@@ -109,15 +120,29 @@ START_TEST(without_stats)
 }
 END_TEST
 
-/* Another monitor, like us: it holds statistics and nothing else. */
+/*
+ * Other monitors, like us: one holds statistics and nothing else, one the VM besides. They are
+ * never taken for a VMM, nor when the VMM has gone: two such monitors would keep the VM for ever.
+ */
 START_TEST(another_monitor)
 {
-    int vm = vmm_do(&a, VMM_MAKE_VM, 0, 0);
-    int stats = vmm_do(&a, VMM_STATS, vm, 0);
-    (void)vmm_do(&b, VMM_BORROW, a.pid, stats);
-    rig_look_at_all(&rig);
-    ck_assert_str_eq(rig_targets(&rig, a.pid), "VM");
-    ck_assert_uint_eq(in_roster(b.pid), 0);
+    struct vmm_process monitor = vmm_start(); /* not among those that made a VM */
+    int vm = make_vm(&a);
+    rig_want(&rig, monitor.pid);
+    (void)vmm_do(&monitor, VMM_BORROW, a.pid, stats_of_last);
+    if (_i)
+        (void)vmm_do(&monitor, VMM_BORROW, a.pid, vm);
+    for (int i = 0; i < 2; i++) {
+        rig_look_at_all(&rig);
+        ck_assert_str_eq(rig_targets(&rig, a.pid), "VM");
+        ck_assert_uint_eq(in_roster(monitor.pid), 0);
+    }
+    vmm_kill(&a);
+    for (int i = 0; i < 2; i++) {
+        rig_look_at_all(&rig);
+        ck_assert_ptr_null(rig.vms);
+        ck_assert_uint_eq(in_roster(monitor.pid), 0);
+    }
 }
 END_TEST
 
@@ -150,7 +175,7 @@ START_TEST(among_many)
     int vms[N];
     for (int i = 0; i < N; i++) {
         vmms[i] = vmm_start();
-        rig_want(&rig, vmms[i].pid);
+        rig_made(&rig, vmms[i].pid);
         vms[i] = vmm_do(&vmms[i], VMM_MAKE_VM, 0, 0);
         if (i % 3)
             (void)vmm_do(&vmms[i], VMM_STATS, vms[i], 0);
@@ -192,9 +217,9 @@ Suite *suite_shared(void)
     tcase_set_timeout(tcase, 120);
     tcase_add_loop_test(tcase, forked, 0, 2);
     tcase_add_test(tcase, owner_exits);
-    tcase_add_loop_test(tcase, passed_on, 0, 2);
+    tcase_add_loop_test(tcase, passed_on, 0, 4);
     tcase_add_test(tcase, without_stats);
-    tcase_add_test(tcase, another_monitor);
+    tcase_add_loop_test(tcase, another_monitor, 0, 2);
     tcase_add_test(tcase, second_holder_lets_go);
     tcase_add_test(tcase, among_many);
     suite_add_tcase(suite, tcase);

@@ -3,5 +3,6 @@
 
 int main(void)
 {
-    return testing_run(suite_identity(), suite_uevents(), NULL);
+    return testing_run(suite_identity(), suite_identity_recorded(), suite_cgroup(), suite_uevents(),
+                       NULL);
 }

@@ -4,4 +4,6 @@
 #include "testing.h"
 
 Suite *suite_identity(void);
+Suite *suite_identity_recorded(void);
+Suite *suite_cgroup(void);
 Suite *suite_uevents(void);
