@@ -22,7 +22,7 @@ def _start(options, prefix, config=""):
     daemon = lab.Daemon(figures.only_ours(prefix, config))
     try:
         fds = options.vms * (VCPUS + 1 + 1)  # and one pidfd a VM
-        tap.wait_for(lambda: daemon.n_fds() >= fds, 120, 0.1, "the fds of all VMs")
+        tap.wait_for(lambda: daemon.n_fds() >= fds, lab.TIMEOUT_S, 0.1, "the fds of all VMs")
     except BaseException:
         daemon.end()
         raise
