@@ -140,11 +140,11 @@ def _():
         tap.check(os.path.exists(f"/proc/{demo_pid}"), "the demo VM lives")
 
 
-@t.test("where BPF works, a QEMU that keeps nothing open is read whole, and let go when it is killed")
+@t.test("where BPF works, a QEMU that keeps nothing open is read whole, and let go when killed")
 def _():
     setup()
-    with lab.Daemon() as daemon, qemu_without_stats_fds(name=f"whole-{os.getpid()}", vcpus=2) as qemu:
-        name = f"whole-{os.getpid()}"
+    name = f"whole-{os.getpid()}"
+    with lab.Daemon() as daemon, qemu_without_stats_fds(name=name, vcpus=2) as qemu:
 
         def settled():
             vm = known(daemon).get(qemu.pid, {"reason": None, "vcpus_read": 0})
@@ -168,8 +168,10 @@ def _():
         qemu.wait()
         tap.wait_for(lambda: f'"{name}"' not in daemon.metrics(), what="the end of its series")
         # No pin without a VM: the kernel could not destroy it otherwise.
-        tap.wait_for(lambda: lab.fd_links(daemon.pid).count("anon_inode:kvm-vm") <= len(known(daemon)),
-                     what="its pin to be let go")
+        def pins():
+            return lab.fd_links(daemon.pid).count("anon_inode:kvm-vm")
+
+        tap.wait_for(lambda: pins() <= len(known(daemon)), what="its pin to be let go")
 
 
 t.main()
