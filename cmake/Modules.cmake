@@ -12,6 +12,10 @@ target_link_libraries(kvmstatd_options INTERFACE Threads::Threads)
 if(KVMSTATD_WERROR)
   target_compile_options(kvmstatd_options INTERFACE -Werror)
 endif()
+if(KVMSTATD_FUZZ)
+  # What is fuzzed is in the modules: they tell the fuzzer where it has been.
+  target_compile_options(kvmstatd_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(KVMSTATD_SANITIZE)
   target_compile_options(kvmstatd_options INTERFACE
     -fsanitize=${KVMSTATD_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)

@@ -16,6 +16,25 @@ void buffer_free(struct buffer *b)
     *b = BUFFER_INIT;
 }
 
+/* The mapping of `old_bytes`, or a first one, made as large as `bytes`. MAP_FAILED with errno. */
+static void *map_again(void *old, size_t old_bytes, size_t bytes)
+{
+#ifndef __SANITIZE_THREAD__
+    if (old)
+        return mremap(old, old_bytes, bytes, MREMAP_MAYMOVE);
+#endif
+    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /*
+     * The thread sanitizer knows nothing of mremap(): an address that one thread's mapping moved
+     * away from and another's moved to is a race to it. It gets a copy.
+     */
+    if (old && data != MAP_FAILED) {
+        memcpy(data, old, old_bytes);
+        (void)munmap(old, old_bytes);
+    }
+    return data;
+}
+
 int buffer_grow(struct buffer *b, size_t more)
 {
     size_t wanted;
@@ -30,9 +49,7 @@ int buffer_grow(struct buffer *b, size_t more)
             return b->error = -ENOMEM;
     }
     /* Pages nobody wrote to cost nothing, so doubling the mapping does not double the memory. */
-    void *data =
-        b->data ? mremap(b->data, b->capacity, capacity, MREMAP_MAYMOVE)
-                : mmap(NULL, capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *data = map_again(b->data, b->capacity, capacity);
     if (data == MAP_FAILED)
         return b->error = -errno;
     b->data = data;

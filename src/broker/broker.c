@@ -27,6 +27,9 @@ struct broker {
     const struct proc *proc;
     int self_fds; /* /proc/self/fd: always the real one */
     char *dirents;
+    struct bpf_source *bpf; /* owned; NULL before broker_bpf_open() */
+    bool safety_known;
+    enum stats_fd_safety safety;
 };
 
 int broker_new(const struct proc *proc, struct broker **ret_broker)
@@ -52,6 +55,7 @@ void broker_free(struct broker *broker)
     if (!broker)
         return;
     broker->self_fds = fd_close(broker->self_fds);
+    bpf_source_free(broker->bpf);
     free(broker->dirents);
     free(broker);
 }
@@ -160,14 +164,12 @@ static bool is_stats(enum kvm_file_kind kind)
     return kind == KVM_FILE_VM_STATS || kind == KVM_FILE_VCPU_STATS;
 }
 
-int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
+static int borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
 {
     char name[PATH_BYTES];
-    struct kvm_file found;
+    struct kvm_file found = {0};
     struct rlimit limit;
 
-    if (!is_stats(file->kind))
-        return -EINVAL;
     CLEANUP_FD int fd = pidfd_getfd(pidfd, file->fd, 0);
     if (fd < 0)
         return errno == EBADF ? -ESTALE : -errno;
@@ -192,6 +194,52 @@ int broker_identify(struct broker *broker, int fd, struct kvm_file *ret_file)
     return read_link(broker->self_fds, name, ret_file);
 }
 
+int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
+{
+    return is_stats(file->kind) ? borrow(broker, pidfd, file, ret_fd) : -EINVAL;
+}
+
+int broker_borrow_pin(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
+{
+    return is_stats(file->kind) ? -EINVAL : borrow(broker, pidfd, file, ret_fd);
+}
+
+enum stats_fd_safety broker_safety(struct broker *broker)
+{
+    if (!broker->safety_known)
+        broker_set_safety(broker, stats_fd_probe());
+    return broker->safety;
+}
+
+void broker_set_safety(struct broker *broker, enum stats_fd_safety safety)
+{
+    broker->safety = safety;
+    broker->safety_known = true;
+}
+
+int broker_bpf_open(struct broker *broker, struct bpf_error *ret_error)
+{
+    return broker->bpf ? 0 : bpf_source_new(&broker->bpf, ret_error);
+}
+
+int broker_bpf_list(struct broker *broker, struct bpf_kvm_file **ret_files, size_t *ret_n)
+{
+    return broker->bpf ? bpf_source_list(broker->bpf, ret_files, ret_n) : -EINVAL;
+}
+
+uint64_t broker_bpf_block(const struct broker *broker, enum scope scope,
+                          const struct bpf_kvm_file *file)
+{
+    return bpf_source_block(broker->bpf, scope, file);
+}
+
+int broker_schemas(struct broker *broker, struct schema_table *table,
+                   const struct schema *ret_schemas[2], struct bpf_error *ret_error)
+{
+    (void)broker;
+    return bpf_source_schemas(table, ret_schemas, ret_error);
+}
+
 int broker_order_files(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, int fd_b,
                        int *ret_order)
 {
@@ -213,7 +261,7 @@ int broker_same_file(struct broker *broker, pid_t pid_a, int fd_a, pid_t pid_b, 
 int broker_still_there(struct broker *broker, pid_t pid, const struct kvm_file *file, int our_fd)
 {
     char path[PATH_BYTES];
-    struct kvm_file found;
+    struct kvm_file found = {0};
 
     if (our_fd >= 0) {
         int r = broker_same_file(broker, getpid(), our_fd, pid, file->fd);

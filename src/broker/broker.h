@@ -10,8 +10,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "bpf.h"
 #include "cleanup.h"
 #include "proc.h"
+#include "safety.h"
 
 enum kvm_file_kind {
     KVM_FILE_VM,         /* anon_inode:kvm-vm */
@@ -63,6 +65,32 @@ MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_fi
  * -errno. It is not read, nor asked anything: the kernel's name for it is all that counts.
  */
 MUST_USE int broker_identify(struct broker *broker, int fd, struct kvm_file *ret_file);
+/*
+ * A duplicate of the process's kvm-vm or kvm-vcpu file, to keep the VM's objects valid while they
+ * are read. Checked as above; -EINVAL when the file is of another kind.
+ */
+MUST_USE int broker_borrow_pin(struct broker *broker, int pidfd, const struct kvm_file *file,
+                               int *ret_fd);
+
+/*
+ * Whether stats fds keep their VM on this kernel: tried at the first call, remembered after. Tests
+ * may say it beforehand.
+ */
+enum stats_fd_safety broker_safety(struct broker *broker);
+void broker_set_safety(struct broker *broker, enum stats_fd_safety safety);
+
+/*
+ * BPF: loads the iterator (once), runs a pass of it, says where a block is. See bpf.h. What comes
+ * from it are values: the programs stay here.
+ */
+MUST_USE int broker_bpf_open(struct broker *broker, struct bpf_error *ret_error);
+MUST_USE int broker_bpf_list(struct broker *broker, struct bpf_kvm_file **ret_files, size_t *ret_n);
+uint64_t broker_bpf_block(const struct broker *broker, enum scope scope,
+                          const struct bpf_kvm_file *file);
+/* The layouts of the running kernel's statistics, from a scratch VM: bpf_source_schemas(). */
+MUST_USE int broker_schemas(struct broker *broker, struct schema_table *table,
+                            const struct schema *ret_schemas[2], struct bpf_error *ret_error);
+
 /*
  * Whether two processes' fds are the same open file: >0 yes, 0 no, -errno (-ESRCH, -EBADF, -EPERM,
  * -ENOSYS where the kernel has no kcmp()).

@@ -42,7 +42,6 @@ static int sink_vm_add(void *ctx, const struct discovery_vm *vm, void *owner, in
         .vmm = vm->vmm,
         .machine = vm->machine,
         .unit = vm->unit,
-        .source = vm->source,
         .pid = vm->pid,
         .start_wall_ns = vm->start_wall_ns,
         .created_ns = vm->created_ns,
@@ -56,10 +55,30 @@ static int sink_vm_add(void *ctx, const struct discovery_vm *vm, void *owner, in
 }
 
 static int sink_target_add(void *ctx, struct discovery_handle *handle, int32_t vcpu,
-                           const struct schema *schema, int stats_fd)
+                           const struct schema *schema, enum target_source source, int stats_fd)
 {
     struct app *app = ctx;
-    return planner_target_add(app->planner, (struct planned_vm *)handle, vcpu, schema, stats_fd);
+    return planner_target_add(app->planner, (struct planned_vm *)handle, vcpu, schema, source,
+                              stats_fd);
+}
+
+static int sink_target_add_bpf(void *ctx, struct discovery_handle *handle, int32_t vcpu,
+                               const struct schema *schema, uint64_t address)
+{
+    struct app *app = ctx;
+    return planner_target_add_bpf(app->planner, (struct planned_vm *)handle, vcpu, schema, address);
+}
+
+static void sink_vm_pin(void *ctx, struct discovery_handle *handle, int kvm_vm_fd)
+{
+    (void)ctx;
+    planner_vm_pin((struct planned_vm *)handle, kvm_vm_fd);
+}
+
+static bool sink_vm_is_pinned(void *ctx, struct discovery_handle *handle)
+{
+    (void)ctx;
+    return planner_vm_is_pinned((struct planned_vm *)handle);
 }
 
 static void sink_target_remove(void *ctx, struct discovery_handle *handle, int32_t vcpu)
@@ -144,6 +163,9 @@ static int make_discovery(struct app *app)
         .ctx = app,
         .vm_add = sink_vm_add,
         .target_add = sink_target_add,
+        .target_add_bpf = sink_target_add_bpf,
+        .vm_pin = sink_vm_pin,
+        .vm_is_pinned = sink_vm_is_pinned,
         .target_remove = sink_target_remove,
         .target_fd = sink_target_fd,
         .vm_set_vcpus = sink_vm_set_vcpus,

@@ -28,6 +28,11 @@ struct options {
     const char *log_level;
 };
 
+static void options_free(struct options *options)
+{
+    free(options->listen.items);
+}
+
 static const char usage[] =
     "Usage: kvmstatd [OPTION]...\n"
     "Samples the kernel's binary statistics of every KVM virtual machine and serves them to Prometheus.\n"
@@ -224,7 +229,7 @@ static int run_once(struct app *app)
 
 int main(int argc, char **argv)
 {
-    struct options options = {0};
+    CLEANUP(options_free) struct options options = {0};
     struct config_error error;
     enum log_level level;
     CLEANUP(cleanup_config_unref) struct config *config = NULL;

@@ -18,6 +18,10 @@
  * on behind the halt. That spares an IRET, which KVM's emulator doesn't know in protected mode, and
  * a paravirtual KVM runs all of this by its emulator. The timer is armed for one shot each round: a
  * periodic one would want a CPUID set.
+ *
+ * Nothing may interrupt between STI and HLT, but an emulated SVM forgets that now and then, when
+ * the host leaves the guest just there. The guest then halts anew, so that it counts real halts
+ * only.
  */
 #if defined(__x86_64__)
 
@@ -84,8 +88,13 @@ __asm__(".pushsection .rodata\n"
         "    jmp 4b\n"
         "guest_code_interrupt:\n"
         "    movl $0, 0xb0(%ebp)\n"                   /* end of interrupt */
-        "    addl $12, %esp\n"
-        "    incl (%ebx)\n"
+        "    popl %eax\n"                             /* where it interrupted */
+        "    addl $8, %esp\n"
+        "    cmpb $0xf4, (%eax)\n"
+        "    jne 4f\n"
+        "    movl %edx, 0x380(%ebp)\n"               /* at the HLT, not behind it: once more */
+        "    jmp 3b\n"
+        "4:  incl (%ebx)\n"
         "5:  jecxz 1b\n"
         "    decl %ecx\n"
         "    jnz 1b\n"

@@ -28,11 +28,18 @@ static const int64_t look_delays_ns[] = {
 enum {
     EVENTS_AT_ONCE = 8,
     UEVENTS_AT_ONCE = 4096, /* before the looks get their turn */
-    ROSTER_EVERY_MS = 50,   /* at most: making one takes a millisecond for 1,000 VMs */
+    /*
+     * At most: a layout and a roster of 1,000 VMs take a few milliseconds to make, and a VM that is
+     * started comes in pieces.
+     */
+    HAND_ON_EVERY_MS = 100,
     /* After events were lost, or one that names no process: soon, but not for each of many. */
     HURRY_MS = 100,
     HURRY_AT_MOST_EVERY_MS = 1000,
-    RETRY_MS = 1000, /* after memory was short */
+    LISTING_NS_PER_FD = 2500, /* see procscan.c */
+    LOOK_SHARE = 20,          /* 5 % of a core for one process */
+    LOOK_ROUNDS_MAX = 8, /* that one look causes another, before the thread has begun to wait */
+    RETRY_MS = 1000,     /* after memory was short */
 };
 
 /* --- looks --- */
@@ -84,14 +91,21 @@ bool looks_pending(const struct discovery *d, pid_t pid)
     return false;
 }
 
-static void looks_start(struct discovery *d, pid_t pid, int64_t event_ns)
+/*
+ * A process that makes VMs without end is not listed without end: between two listings it has
+ * LOOK_SHARE times what one costs.
+ */
+static void looks_start(struct discovery *d, const struct process *process, int64_t event_ns)
 {
-    struct look *look = looks_get(d, pid);
+    struct look *look = looks_get(d, process->pid);
+    int64_t rest_ns = (int64_t)process->mark.n_fds * LISTING_NS_PER_FD * LOOK_SHARE;
     if (!look)
         return;
     look->stage = 0;
     look->event_ns = event_ns;
-    look->due_ns = event_ns + look_delays_ns[0];
+    look->due_ns = MIN_OF(look->due_ns, event_ns + look_delays_ns[0]);
+    if (process->listed)
+        look->due_ns = MAX_OF(look->due_ns, process->listed_ns + rest_ns);
 }
 
 static int64_t looks_next_due(const struct discovery *d)
@@ -111,7 +125,7 @@ static void looks_end(struct discovery *d, struct look *look)
     struct process *process = processes_find(d, pid);
     if (process)
         process->creation_ns = process->creator_tid = 0;
-    d->roster_changed = true; /* whoever waited for it to settle may speak */
+    d->log_due = true; /* it has settled */
 }
 
 static void looks_run(struct discovery *d, int64_t now_ns)
@@ -135,6 +149,7 @@ static void looks_run(struct discovery *d, int64_t now_ns)
         procscan_look(d, look->pid, first);
         i++;
     }
+    vms_settle(d);
 }
 
 /* --- events --- */
@@ -159,9 +174,10 @@ static void vm_created(struct discovery *d, const struct uevent *event)
     struct process *process = processes_get(d, tgid);
     if (!process)
         return;
+    process->made_vm = true;
     process->creation_ns = now_ns;
     process->creator_tid = event->tid;
-    looks_start(d, tgid, now_ns);
+    looks_start(d, process, now_ns);
 }
 
 /* One of a VMM's VMs is no more: none that is read, those are held by us. */
@@ -169,6 +185,11 @@ static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
     for (size_t i = 0; i < d->n_vms; i++) {
         const struct found_vm *vm = d->vms[i];
+        if (vm->key_fd < 0 && vm->creator_tid == event->tid) {
+            /* We only have the kernel's word for it, and now for its end. */
+            look_undo_denied(d, vm);
+            return;
+        }
         if (!vm->handle && (vm->creator_tid == event->tid || vm->owner->pid == event->tid))
             looks_add(d, vm->owner->pid, clock_now_ns());
     }
@@ -314,35 +335,37 @@ static void rescan(struct discovery *d)
     if (d->n_denied && !d->denied_said)
         log_warn(
             "discovery",
-            "the files of %u processes may not be listed, VMs among them are not found: run as "
-            "root or with CAP_SYS_PTRACE",
+            "the files of %u process(es) may not be listed, VMs there are found by the kernel's "
+            "events alone and cannot be read: it takes CAP_SYS_PTRACE",
             d->n_denied);
     d->denied_said = d->denied_said || d->n_denied;
 }
 
 /*
- * Hands on what has changed. Returns how long it may take until the next time, which is INT64_MAX
- * when all has been said.
+ * Hands on what has changed. Returns when it has to be called again: INT64_MAX when all has been
+ * said.
  */
 static int64_t finish(struct discovery *d)
 {
+    attach_settle(d);
     int64_t now_ns = clock_now_ns();
+    int64_t due_ns = d->handed_on_ns + HAND_ON_EVERY_MS * NSEC_PER_MSEC;
+    if (!d->sink_changed && !d->roster_changed && !d->log_due)
+        return INT64_MAX;
+    if (d->handed_on_ns && now_ns < due_ns)
+        return due_ns;
+    d->handed_on_ns = now_ns;
     if (d->sink_changed) {
         if (d->sink.commit(d->sink.ctx) < 0)
             return now_ns + RETRY_MS * NSEC_PER_MSEC;
         d->sink_changed = false;
         d->roster_changed = true;
     }
-    if (!d->roster_changed)
-        return INT64_MAX;
-    int64_t due_ns = d->published_ns + ROSTER_EVERY_MS * NSEC_PER_MSEC;
-    if (d->published_ns && now_ns < due_ns)
-        return due_ns;
     report_log(d);
-    if (report_publish(d) < 0)
+    d->log_due = false;
+    if (d->roster_changed && report_publish(d) < 0)
         return now_ns + RETRY_MS * NSEC_PER_MSEC;
     d->roster_changed = false;
-    d->published_ns = now_ns;
     return INT64_MAX;
 }
 
@@ -351,7 +374,11 @@ static void first_look(struct discovery *d)
     take_config(d);
     d->roster_changed = true; /* an empty one is news too */
     rescan(d);
-    looks_run(d, clock_now_ns());
+    for (int i = 0; i < LOOK_ROUNDS_MAX; i++) {
+        looks_run(d, clock_now_ns());
+        if (looks_next_due(d) > clock_now_ns())
+            break;
+    }
 }
 
 static void wait_until(struct discovery *d, int64_t due_ns)
@@ -376,7 +403,7 @@ static void *discovery_main(void *arg)
     first_look(d);
     while (!atomic_load(&d->stopping)) {
         int64_t due_ns = finish(d);
-        if (!d->sink_changed)
+        if (!d->sink_changed && d->rescan_error == 0)
             atomic_store(&d->store->self.looked_once, true);
         due_ns = MIN_OF(due_ns, MIN_OF(d->rescan_due_ns, looks_next_due(d)));
         wait_until(d, due_ns);
@@ -412,6 +439,9 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     d->self = getpid();
     d->counts_fds = proc_counts_fds(proc);
     d->kernel_vms = -1;
+    int r = kernelview_new(broker, store, &d->kernelview);
+    if (r < 0)
+        return r;
     d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (d->wake_fd < 0)
         return -errno;
@@ -482,6 +512,7 @@ void discovery_free(struct discovery *d)
         return;
     discovery_stop(d);
     vms_free(d);
+    kernelview_free(d->kernelview);
     processes_free(d);
     free(d->looks);
     config_unref(atomic_exchange(&d->new_config, NULL));

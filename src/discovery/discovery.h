@@ -32,9 +32,18 @@ struct discovery_sink {
     /* `owner` names the VM in discovery_vm_exited(). Returns 0, -ENOSPC (too many VMs), -ENOMEM. */
     int (*vm_add)(void *ctx, const struct discovery_vm *vm, void *owner, int pidfd,
                   struct discovery_handle **ret_handle);
-    /* vcpu -1: the VM scope. Returns 0, -ENOSPC (too many vCPUs), -EEXIST, -ENOMEM. */
+    /*
+     * vcpu -1: the VM scope. A target that is there from another source is replaced without a gap.
+     * Returns 0, -ENOSPC (too many vCPUs), -EEXIST (there from this source), -ENOMEM.
+     */
     int (*target_add)(void *ctx, struct discovery_handle *handle, int32_t vcpu,
-                      const struct schema *schema, int stats_fd);
+                      const struct schema *schema, enum target_source source, int stats_fd);
+    /* The same, read by BPF at `address`. -EINVAL: the VM is not pinned. */
+    int (*target_add_bpf)(void *ctx, struct discovery_handle *handle, int32_t vcpu,
+                          const struct schema *schema, uint64_t address);
+    /* Keeps a borrowed kvm-vm fd (consumed) until the VM ends. */
+    void (*vm_pin)(void *ctx, struct discovery_handle *handle, int kvm_vm_fd);
+    bool (*vm_is_pinned)(void *ctx, struct discovery_handle *handle);
     void (*target_remove)(void *ctx, struct discovery_handle *handle, int32_t vcpu);
     /* The fd given by target_add, for comparing files; -1 when there is none. */
     int (*target_fd)(void *ctx, struct discovery_handle *handle, int32_t vcpu);

@@ -3,7 +3,7 @@
  * What the files of this folder share. THREADS: discovery only, all of it, but for the few members
  * that say otherwise.
  *
- * A *process* is any process on the host; a *VMM* is one that holds a kvm-vm or kvm-vcpu file; a
+ * A *process* is any process on the host; a *VMM* is one that runs VMs, see is_vmm(); a
  * *found VM* is one VM of the kernel, whichever and however many processes hold it. A VMM's
  * *holdings* say which VMs it holds; one of a VM's holders is its *owner*: the fds are borrowed
  * from it, and when it exits they are let go.
@@ -16,12 +16,14 @@
 #include "clock.h"
 #include "discovery.h"
 #include "identity/identity.h"
+#include "kernelview.h"
 
 struct found_vm;
 
-/* A statistics file that is being sampled. */
+/* A block of statistics that is being sampled. */
 struct found_target {
-    struct kvm_file file; /* one of the owner's fds for it */
+    enum target_source source;
+    struct kvm_file file; /* one of the owner's fds for it; by BPF: none, only its vcpu counts */
     bool same_open_file;  /* ours is a duplicate of that one; false: the VMM has opened it anew */
     bool failing;         /* the sampler could not read it */
 };
@@ -37,6 +39,8 @@ struct found_vm {
     bool in_order; /* its place in discovery.vms follows its open file */
 
     struct discovery_handle *handle; /* NULL: not read */
+    int pin_fd;                      /* our duplicate of the key file, kept by the sink; -1: none */
+    bool kernel_pending;             /* its blocks are to be looked up in the next pass of BPF */
     size_t n_targets;
     struct found_target *targets; /* by vcpu id, the VM scope first */
 
@@ -48,6 +52,7 @@ struct found_vm {
         char *label; /* owned; NULL before the first line */
         enum unreadable_reason reason;
         uint32_t n_vcpus_read;
+        unsigned sources;
         bool vm_scope_read;
     } log;
 };
@@ -71,7 +76,8 @@ struct process {
     pid_t pid;
     bool has_start; /* start_ticks is known: read before the first listing */
     bool listed;
-    bool denied; /* its fds may not be listed */
+    bool made_vm; /* the kernel has said so */
+    bool denied;  /* its fds may not be listed */
     uint64_t start_ticks;
     int64_t start_wall_ns;
     struct proc_mark mark; /* before the last listing */
@@ -104,20 +110,26 @@ struct discovery {
     size_t n_vms, vms_capacity;
     struct found_vm **vms; /* those in_order first, by open file */
     size_t n_ordered;
+    bool order_is_doubtful; /* a key turned out to have been another file for a while */
     uint64_t next_vm_id;
     size_t n_looks, looks_capacity;
     struct look *looks;
 
+    struct kernelview *kernelview; /* owned */
+    bool kernel_pending;           /* some VM's is */
+    bool unsafe_said;
     int64_t kernel_vms; /* -1 not known */
     int64_t rescanned_ns, rescan_due_ns;
     int64_t fds_budget; /* see procscan.c */
+    int64_t searching_since_ns;
     bool fds_exhausted; /* in this pass: no use in trying further */
     bool vms_full;
     uint32_t n_denied; /* processes whose fds may not be listed */
     bool denied_said;
     bool sink_changed;   /* to be committed */
     bool roster_changed; /* to be published */
-    int64_t published_ns;
+    bool log_due;        /* something may be said that had to wait */
+    int64_t handed_on_ns;
     uint64_t events_lost; /* times */
     bool look_at_everything;
     int rescan_error; /* of the last one: 0 or -errno */
@@ -147,6 +159,14 @@ struct found_vm *vms_by_id(struct discovery *d, uint64_t id);
 void vms_let_go(struct discovery *d, struct found_vm *vm, struct vmm *vmm, const char *why);
 /* A further process holds it: the better owner is the one that made it, else the older. */
 void vms_join(struct discovery *d, struct found_vm *vm, struct vmm *vmm, int fd);
+/* Whether `fd` of `vmm` is the VM's: >0, 0, -errno. */
+MUST_USE int vms_is_held_by(struct discovery *d, const struct found_vm *vm, const struct vmm *vmm,
+                            int fd);
+/*
+ * After a pass: if the order is doubtful, sorts anew, and has the processes looked at that hold
+ * what turns out to be one VM.
+ */
+void vms_settle(struct discovery *d);
 void vms_free(struct discovery *d);
 
 /* --- procscan.c: which processes to look at --- */
@@ -171,10 +191,15 @@ void procscan_look(struct discovery *d, pid_t pid, bool always);
  */
 void look_at_process(struct discovery *d, struct process *process, const struct proc_mark *mark);
 
+/* The VM, known by no file, has been destroyed. */
+void look_undo_denied(struct discovery *d, const struct found_vm *vm);
+
 /* --- attach.c: from a VM to targets --- */
 
 /* Reads the VM, or goes on reading it, or says why not: by its owner's files as listed last. */
 void attach_refresh(struct discovery *d, struct found_vm *vm);
+/* After a pass: VMs that BPF is to read get their blocks, all by one look at the kernel. */
+void attach_settle(struct discovery *d);
 /* Everything of it is let go. */
 void attach_drop(struct discovery *d, struct found_vm *vm);
 /* Whether the owner's fds still are the files that are read: >0, 0, -errno. */

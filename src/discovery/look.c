@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+static const char why_exited[] = "its VMM has exited";
+
 /* A kvm-vm fd (or what stands for one) and the VM it is: equal group, same open file. */
 struct key {
     int fd;
@@ -111,17 +113,30 @@ static void carry_over(struct discovery *d, struct vmm *vmm, const struct keys *
     vmm->n_holdings = left;
 }
 
+static void take_creation(struct process *process, struct found_vm *vm)
+{
+    vm->created_ns = process->creation_ns;
+    vm->creator_tid = process->creator_tid;
+    process->creation_ns = 0;
+    process->creator_tid = 0;
+}
+
 /* The VM of a group that was not held before, or is found to be another process' too. */
 static int resolve(struct discovery *d, struct process *process, struct holding *holding)
 {
     struct vmm *vmm = process->vmm;
     struct found_vm *mine = holding->vm, *other;
 
+    /* What was taken for another process' VM, by a number that had become another file. */
+    if (mine && mine->owner != vmm && vms_is_held_by(d, mine, vmm, holding->fd) == 0)
+        mine = holding->vm = NULL;
     int r = vms_find(d, vmm->pid, holding->fd, mine, &other);
     if (r < 0)
         return r;
     if (other) {
         holding->vm = other;
+        if (process->creation_ns && other->creator_tid == 0)
+            take_creation(process, other);
         if (mine)
             vms_let_go(d, mine, vmm, "it is another process' too");
         if (other->owner != vmm)
@@ -129,17 +144,16 @@ static int resolve(struct discovery *d, struct process *process, struct holding 
         return 0;
     }
     if (mine) {
-        if (mine->owner == vmm && mine->key_fd != holding->fd)
+        if (mine->owner == vmm && mine->key_fd != holding->fd) {
+            d->order_is_doubtful = true;
             vms_set_key(d, mine, vmm, holding->fd);
+        }
         return 0;
     }
     r = vms_add(d, vmm, holding->fd, &holding->vm);
     if (r < 0)
         return r;
-    holding->vm->created_ns = process->creation_ns;
-    holding->vm->creator_tid = process->creator_tid;
-    process->creation_ns = 0;
-    process->creator_tid = 0;
+    take_creation(process, holding->vm);
     return 0;
 }
 
@@ -157,8 +171,11 @@ static int take_stock(struct discovery *d, struct process *process)
         return -ENOMEM;
 
     carry_over(d, vmm, &keys, now);
-    for (size_t i = 0; i < vmm->n_holdings; i++)
+    for (size_t i = 0; i < vmm->n_holdings; i++) {
+        /* For a while its number may have been another file. */
+        d->order_is_doubtful = true;
         vms_let_go(d, vmm->holdings[i].vm, vmm, "its VMM has closed it");
+    }
     free(vmm->holdings);
     vmm->holdings = now;
     vmm->n_holdings = 0;
@@ -187,14 +204,22 @@ static int become_vmm(struct process *process)
     return 0;
 }
 
-static bool holds_vm(const struct kvm_file_list *list)
+/*
+ * A VMM is who has vCPUs, or who made the VM by the kernel's word: KVM takes orders from the
+ * maker's address space alone. Whoever else holds a kvm-vm file has been given it (a monitor like
+ * us, to keep the VM's memory valid), and whoever holds statistics files alone is another monitor.
+ * To take those for VMMs would be worse than noise: two monitors would hold each other's fds, and
+ * the VM, for ever.
+ */
+static bool is_vmm(const struct process *process, const struct kvm_file_list *list)
 {
-    /* One that has statistics files alone is another monitor. */
+    bool holds_vm = false;
     for (size_t i = 0; i < list->n; i++) {
-        if (list->files[i].kind == KVM_FILE_VM || list->files[i].kind == KVM_FILE_VCPU)
+        if (list->files[i].kind == KVM_FILE_VCPU)
             return true;
+        holds_vm = holds_vm || list->files[i].kind == KVM_FILE_VM;
     }
-    return false;
+    return holds_vm && process->made_vm;
 }
 
 static void refresh_owned(struct discovery *d, struct vmm *vmm)
@@ -205,32 +230,52 @@ static void refresh_owned(struct discovery *d, struct vmm *vmm)
     }
 }
 
-/*
- * We may not see what it holds. If the kernel has said that it made a VM, there is one, which is
- * known by no file.
- */
+/* One more VM that the kernel has told of and that is known by no file. */
+static int add_denied(struct discovery *d, struct process *process)
+{
+    struct vmm *vmm = process->vmm;
+    struct holding *holdings =
+        reallocarray(vmm->holdings, vmm->n_holdings + 1, sizeof *vmm->holdings);
+    if (!holdings)
+        return -ENOMEM;
+    vmm->holdings = holdings;
+    struct holding *holding = &holdings[vmm->n_holdings];
+    holding->fd = -1;
+    int r = vms_add(d, vmm, -1, &holding->vm);
+    if (r < 0)
+        return r;
+    vmm->n_holdings++;
+    take_creation(process, holding->vm);
+    return 0;
+}
+
+void look_undo_denied(struct discovery *d, const struct found_vm *vm)
+{
+    struct vmm *vmm = vm->owner;
+    for (size_t i = 0; i < vmm->n_holdings; i++) {
+        struct holding held = vmm->holdings[i];
+        if (held.vm != vm)
+            continue;
+        vmm->holdings[i] = vmm->holdings[--vmm->n_holdings];
+        vms_let_go(d, held.vm, vmm, "its VMM has closed it");
+        return;
+    }
+}
+
+/* We may not see what it holds. If the kernel has said that it made a VM, there is one. */
 static int look_denied(struct discovery *d, struct process *process)
 {
-    int r;
+    int r = 0;
     d->n_denied += !process->denied;
     process->denied = true;
     if (!process->vmm && process->creation_ns == 0)
         return 0;
-    if (!process->vmm) {
+    if (!process->vmm)
         r = become_vmm(process);
-        if (r < 0)
-            return r;
-        struct vmm *vmm = process->vmm;
-        vmm->holdings = calloc(1, sizeof *vmm->holdings);
-        if (!vmm->holdings)
-            return -ENOMEM;
-        vmm->holdings[0].fd = -1;
-        r = vms_add(d, vmm, -1, &vmm->holdings[0].vm);
-        if (r < 0)
-            return r;
-        vmm->n_holdings = 1;
-        process->creation_ns = 0;
-    }
+    if (r == 0 && process->creation_ns != 0)
+        r = add_denied(d, process);
+    if (r < 0)
+        return r;
     kvm_file_list_free(&process->vmm->files);
     refresh_owned(d, process->vmm);
     return 0;
@@ -241,8 +286,10 @@ static int look_listed(struct discovery *d, struct process *process, struct kvm_
     int r = 0;
     d->n_denied -= process->denied;
     process->denied = false;
-    if (!holds_vm(list)) {
-        processes_drop_vmm(d, process, "its VMM has closed it");
+    if (!is_vmm(process, list)) {
+        /* An ending process has no fds left, but is still there. */
+        d->order_is_doubtful = d->order_is_doubtful || (process->vmm && list->n_fds);
+        processes_drop_vmm(d, process, list->n_fds ? "its VMM has closed it" : why_exited);
         return 0;
     }
     if (!process->vmm)
@@ -275,7 +322,7 @@ void look_at_process(struct discovery *d, struct process *process, const struct 
     if (r == 0)
         r = broker_list(d->broker, process->pid, &list);
     if (r == -ESRCH) {
-        processes_forget(d, process, "its VMM has exited");
+        processes_forget(d, process, why_exited);
         return;
     }
     if (r == -EACCES || r == -EPERM)

@@ -27,6 +27,8 @@ enum {
     /* Without fd counts it is all there is besides uevents: 1,000 VMMs in 35 s for 0.8 % of a core.
      */
     BUDGET_FDS_PER_SECOND_UNCOUNTED = 3200,
+    /* The kernel knows of more VMs than we do: until everybody has been listed once more. */
+    BUDGET_FDS_PER_SECOND_SEARCHING = 3200,
     /* What opening a process's fd directory costs, in fds. */
     BUDGET_FDS_PER_LISTING = 4,
     /* What was listed for a reason was listed: its turn is later. But not put off for ever. */
@@ -157,7 +159,7 @@ static bool files_are_the_same(struct discovery *d, const struct vmm *vmm)
 
 struct turn {
     pid_t pid;
-    int64_t since_ns;
+    int64_t since_ns; /* when it was listed, or earlier for one that has changed */
     struct proc_mark mark;
 };
 
@@ -241,6 +243,36 @@ static void retry(struct discovery *d)
     }
 }
 
+/* VMs may be passed on to a process that never made one, of which no event tells. */
+static bool is_searching(struct discovery *d, int64_t now_ns)
+{
+    if (d->kernel_vms < 0 || (uint64_t)d->kernel_vms <= d->n_vms) {
+        d->searching_since_ns = 0;
+        return false;
+    }
+    if (d->searching_since_ns == 0)
+        d->searching_since_ns = now_ns;
+    for (size_t i = 0; i < d->n_processes; i++) {
+        if (d->processes[i].listed && d->processes[i].listed_ns < d->searching_since_ns)
+            return true;
+    }
+    return false; /* they are where we may not look */
+}
+
+/* What may be spent on turns: it grows with the time passed, and what was overspent is owed. */
+static void earn_budget(struct discovery *d)
+{
+    int64_t now_ns = clock_now_ns();
+    int64_t passed_ns = d->rescanned_ns ? now_ns - d->rescanned_ns : 0;
+    int64_t rate = is_searching(d, now_ns) ? BUDGET_FDS_PER_SECOND_SEARCHING
+                   : d->counts_fds         ? BUDGET_FDS_PER_SECOND
+                                           : BUDGET_FDS_PER_SECOND_UNCOUNTED;
+    int64_t earned = rate * (passed_ns / NSEC_PER_MSEC) / 1000;
+    d->fds_budget = MIN_OF(d->fds_budget + earned, earned);
+    d->fds_budget = MAX_OF(d->fds_budget, -rate * BUDGET_DEBT_S);
+    d->rescanned_ns = now_ns;
+}
+
 int procscan_rescan(struct discovery *d, bool everything)
 {
     CLEANUP_FREE pid_t *pids = NULL;
@@ -254,15 +286,7 @@ int procscan_rescan(struct discovery *d, bool everything)
     turns = reallocarray(NULL, n_pids + 1, sizeof *turns);
     if (!turns)
         return -ENOMEM;
-
-    int64_t now_ns = clock_now_ns();
-    int64_t rate = d->counts_fds ? BUDGET_FDS_PER_SECOND : BUDGET_FDS_PER_SECOND_UNCOUNTED;
-    int64_t passed_ns = d->rescanned_ns ? now_ns - d->rescanned_ns : 0;
-    int64_t earned = (int64_t)((double)rate * (double)passed_ns / (double)NSEC_PER_SEC);
-    d->fds_budget = MIN_OF(d->fds_budget + earned, earned);
-    d->fds_budget = MAX_OF(d->fds_budget, -rate * BUDGET_DEBT_S);
-    d->rescanned_ns = now_ns;
-
+    earn_budget(d);
     forget_vanished(d, pids, n_pids);
     for (size_t i = 0; i < n_pids; i++) {
         if (pids[i] == d->self)

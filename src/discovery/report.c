@@ -34,6 +34,14 @@ static uint32_t n_vcpus_read(const struct found_vm *vm)
     return (uint32_t)(vm->n_targets - reads_vm_scope(vm));
 }
 
+static unsigned sources_of(const struct found_vm *vm)
+{
+    unsigned set = 0;
+    for (size_t i = 0; i < vm->n_targets; i++)
+        set |= 1u << vm->targets[i].source;
+    return set;
+}
+
 /* "100 ms", in the largest unit that keeps it whole. */
 static void format_interval(int64_t ns, char *to, size_t size)
 {
@@ -62,10 +70,10 @@ static void log_read(struct discovery *d, const struct found_vm *vm, const char 
     char interval[32], targets[64];
     format_interval(d->sink.vm_interval_ns(d->sink.ctx, vm->handle), interval, sizeof interval);
     format_targets(vm, targets, sizeof targets);
-    log_info("discovery", "VM %s (pid %d, %s): %s %s by statsfd every %s", label,
-             (int)vm->owner->pid, vm->identity.vmm,
+    log_info("discovery", "VM %s (pid %d, %s): %s %s by %s every %s", label, (int)vm->owner->pid,
+             vm->identity.vmm,
              vm->log.said && vm->log.reason == UNREADABLE_NOT ? "now reading" : "reading", targets,
-             interval);
+             target_sources_name(sources_of(vm)), interval);
 }
 
 static void log_unread(const struct found_vm *vm, const char *label)
@@ -81,7 +89,7 @@ void report_log(struct discovery *d)
         struct found_vm *vm = d->vms[i];
         char label[LABEL_BYTES];
         if ((vm->log.said && vm->log.reason == vm->reason &&
-             vm->log.n_vcpus_read == n_vcpus_read(vm) &&
+             vm->log.n_vcpus_read == n_vcpus_read(vm) && vm->log.sources == sources_of(vm) &&
              vm->log.vm_scope_read == reads_vm_scope(vm)) ||
             looks_pending(d, vm->owner->pid))
             continue;
@@ -98,6 +106,7 @@ void report_log(struct discovery *d)
         vm->log.said = true;
         vm->log.reason = vm->reason;
         vm->log.n_vcpus_read = n_vcpus_read(vm);
+        vm->log.sources = sources_of(vm);
         vm->log.vm_scope_read = reads_vm_scope(vm);
     }
 }
@@ -134,7 +143,7 @@ static int fill(struct discovery *d, const struct found_vm *vm, const char *labe
         .n_vcpus_read = n_vcpus_read(vm),
         .vm_scope_read = reads_vm_scope(vm),
         .interval_ns = vm->handle ? d->sink.vm_interval_ns(d->sink.ctx, vm->handle) : 0,
-        .source = vm->handle ? "statsfd" : "",
+        .source = target_sources_name(sources_of(vm)),
         .reason = vm->reason,
     };
     return to->vm && to->name && to->uuid && to->vmm && to->machine && to->unit && to->detail
@@ -195,6 +204,14 @@ static int fill_all(struct discovery *d, struct roster *roster)
     return 0;
 }
 
+static void count_targets(const struct found_vm *vm, struct roster *roster)
+{
+    for (size_t i = 0; i < vm->n_targets; i++) {
+        const struct found_target *target = &vm->targets[i];
+        roster->targets[target->file.vcpu < 0 ? SCOPE_VM : SCOPE_VCPU][target->source]++;
+    }
+}
+
 int report_publish(struct discovery *d)
 {
     CLEANUP(cleanup_roster_unref) struct roster *roster = calloc(1, sizeof *roster);
@@ -214,9 +231,9 @@ int report_publish(struct discovery *d)
             roster->read++;
         else
             roster->unreadable[vm->reason]++;
-        roster->targets_statsfd.vm += (uint32_t)vm->vm_scope_read;
-        roster->targets_statsfd.vcpu += vm->n_vcpus_read;
     }
+    for (size_t i = 0; i < d->n_vms; i++)
+        count_targets(d->vms[i], roster);
     roster_publish(&d->store->roster, steal_ptr(&roster));
     return 0;
 }

@@ -5,8 +5,9 @@
  * order and a VM is found by log2(n) comparisons, 0.9 µs each.
  *
  * The order is by files that other processes may close at any time. A comparison that fails falls
- * back to asking all; a number that has silently become another file can hide a VM, which then
- * stands in the table twice until one of its processes is listed again: then it is searched anew.
+ * back to asking all. A number that has silently become another file misleads a search, so that a
+ * VM may come to stand in the table twice: once that number is found out, the table is sorted anew
+ * and the two are made one.
  */
 #include "internal.h"
 
@@ -75,6 +76,9 @@ int vms_find(struct discovery *d, pid_t pid, int fd, const struct found_vm *exce
     int r = search(d, pid, fd, &at, &equal);
     if (r == -ENOSYS)
         return 0; /* then each file counts as a VM of its own */
+    /* It is not found where it stands itself: its key was another file when it was put there. */
+    if (r == 0 && !equal && except && except->in_order)
+        d->order_is_doubtful = true;
     if (r == 0 && equal && d->vms[at] == except) {
         /* What is the same file stands beside it. */
         size_t first = at ? at - 1 : 0, last = MIN_OF(at + 1, d->n_ordered - 1);
@@ -169,6 +173,7 @@ int vms_add(struct discovery *d, struct vmm *owner, int key_fd, struct found_vm 
     vm->id = ++d->next_vm_id;
     vm->owner = owner;
     vm->key_fd = key_fd;
+    vm->pin_fd = -1;
     insert(d, vm);
     d->roster_changed = true;
     *ret_vm = vm;
@@ -249,6 +254,62 @@ void vms_join(struct discovery *d, struct found_vm *vm, struct vmm *vmm, int fd)
         return;
     if ((tid && proc_has_thread(d->proc, vmm->pid, tid)) || is_older(vmm, vm->owner))
         hand_over(d, vm, vmm, fd);
+}
+
+static int vm_compare(const void *a, const void *b, void *context)
+{
+    const struct found_vm *const *x = a, *const *y = b;
+    struct discovery *d = context;
+    int order;
+    if (order_to(d, (*x)->owner->pid, (*x)->key_fd, *y, &order) < 0)
+        return ((*x)->id > (*y)->id) - ((*x)->id < (*y)->id);
+    return order;
+}
+
+int vms_is_held_by(struct discovery *d, const struct found_vm *vm, const struct vmm *vmm, int fd)
+{
+    int order;
+    int r = order_to(d, vmm->pid, fd, vm, &order);
+    return r < 0 ? r : order == 0;
+}
+
+/* A process that does not own what it is thought to hold has to hold it all the same. */
+static void doubt_holders(struct discovery *d, int64_t now_ns)
+{
+    for (size_t i = 0; i < d->n_processes; i++) {
+        const struct vmm *vmm = d->processes[i].vmm;
+        for (size_t k = 0; vmm && k < vmm->n_holdings; k++) {
+            const struct holding *holding = &vmm->holdings[k];
+            if (holding->vm->owner != vmm && vms_is_held_by(d, holding->vm, vmm, holding->fd) == 0)
+                looks_add(d, vmm->pid, now_ns);
+        }
+    }
+}
+
+static bool order_holds(struct discovery *d)
+{
+    for (size_t i = 1; i < d->n_ordered; i++) {
+        int order;
+        if (order_to(d, d->vms[i - 1]->owner->pid, d->vms[i - 1]->key_fd, d->vms[i], &order) < 0 ||
+            order >= 0)
+            return false;
+    }
+    return true;
+}
+
+void vms_settle(struct discovery *d)
+{
+    int64_t now_ns = clock_now_ns();
+    if (!d->order_is_doubtful)
+        return;
+    d->order_is_doubtful = false;
+    if (!order_holds(d))
+        qsort_r(d->vms, d->n_ordered, sizeof *d->vms, vm_compare, d);
+    for (size_t i = 1; i < d->n_ordered; i++) {
+        if (vms_is_held_by(d, d->vms[i - 1], d->vms[i]->owner, d->vms[i]->key_fd) > 0)
+            looks_add(d, d->vms[i]->owner->pid, now_ns);
+    }
+    doubt_holders(d, now_ns);
 }
 
 void vms_free(struct discovery *d)

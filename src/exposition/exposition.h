@@ -32,7 +32,8 @@ struct exposition_process {
 struct exposition;
 /*
  * Keeps a reference to `config` (metrics.* is used) and remembers the families of each schema it
- * meets. Returns 0 or -ENOMEM. THREADS: one exposition serves any number of threads.
+ * meets, so it serves views of one store. Returns 0 or -ENOMEM. THREADS: one exposition serves any
+ * number of threads.
  */
 MUST_USE int exposition_new(struct config *config, const struct exposition_process *process,
                             struct exposition **ret_exposition);

@@ -204,26 +204,35 @@ static char *escape_help(const char *text, bool quotes)
     return escaped;
 }
 
-static char *describe(enum scope scope, const struct kvmstats_desc *desc, bool raw)
+/* What an unknown statistic can say for itself. */
+static char *describe_unknown(enum scope scope, const struct kvmstats_desc *desc)
 {
-    const char *known = help_find(scope, desc->name);
     const char *type = kvmstats_type_name(desc->type);
     const char *unit = kvmstats_unit_name(desc->unit);
-    const char *in = raw ? family_unit(desc) : NULL;
-    char suffix[96] = "", *text = NULL;
-    int r;
-    if (in)
-        (void)snprintf(suffix, sizeof suffix, " In %s; the usual name is another statistic's.", in);
-    if (known)
-        r = asprintf(&text, "%s%s", known, suffix);
-    else
-        r = asprintf(&text,
-                     "KVM's statistic %s of a %s (%s, %s); this build has no description of it.%s",
-                     desc->name, scope == SCOPE_VM ? "VM" : "vCPU", type ? type : "unknown type",
-                     !unit                              ? "unknown unit"
-                     : desc->unit == KVMSTATS_UNIT_NONE ? "no unit"
-                                                        : unit,
-                     suffix);
+    char *text = NULL;
+    if (unit && desc->unit == KVMSTATS_UNIT_NONE)
+        unit = "no unit";
+    int r =
+        asprintf(&text, "KVM's statistic %s of a %s (%s, %s); this build has no description of it.",
+                 desc->name, scope == SCOPE_VM ? "VM" : "vCPU", type ? type : "unknown type",
+                 unit ? unit : "unknown unit");
+    return r < 0 ? NULL : text;
+}
+
+/* The text of HELP. `raw`: the name doesn't tell the unit, so the text does. */
+static char *describe(const struct config *config, enum scope scope,
+                      const struct kvmstats_desc *desc, bool raw)
+{
+    const char *known = help_find(scope, desc->name);
+    CLEANUP_FREE char *unknown = known ? NULL : describe_unknown(scope, desc);
+    const char *unit = raw ? family_unit(desc) : NULL;
+    bool summed = family_is_summed(config, scope, family_type_of(desc));
+    char *text = NULL;
+    if (!known && !unknown)
+        return NULL;
+    int r = asprintf(&text, "%s%s%s%s%s", known ? known : unknown, unit ? " In " : "",
+                     unit ? unit : "", unit ? "; the usual name is another statistic's." : "",
+                     summed ? " Summed over the VM's vCPUs." : "");
     return r < 0 ? NULL : text;
 }
 
@@ -280,7 +289,7 @@ static int family_new(struct builder *b, enum scope scope, const struct kvmstats
     if (r == 0 || !wanted)
         return 0;
 
-    CLEANUP_FREE char *help = describe(scope, desc, raw);
+    CLEANUP_FREE char *help = describe(b->config, scope, desc, raw);
     struct family *f = keep(table, sizeof *f);
     if (!f || !help)
         return -ENOMEM;

@@ -84,6 +84,9 @@ const struct family *family_table_first(const struct family_table *table, enum s
 const struct sum_plan *family_table_sum_plan(const struct family_table *table,
                                              const struct schema *schema);
 
+/* Whether a family is shown as sums over each VM's vCPUs. */
+bool family_is_summed(const struct config *config, enum scope scope, enum family_type type);
+
 /* For the table and its tests: what a statistic is called. */
 
 enum family_type family_type_of(const struct kvmstats_desc *desc);

@@ -16,6 +16,14 @@ enum family_type family_type_of(const struct kvmstats_desc *desc)
     return FAMILY_GAUGE;
 }
 
+bool family_is_summed(const struct config *config, enum scope scope, enum family_type type)
+{
+    if (scope == SCOPE_VM)
+        return false;
+    return !config->metrics.vcpu ||
+           (type == FAMILY_HISTOGRAM && config->metrics.histograms != CONFIG_HISTOGRAMS_VCPU);
+}
+
 const char *family_unit(const struct kvmstats_desc *desc)
 {
     static const char *const units[] = {

@@ -219,12 +219,6 @@ static void put_family(struct writer *w, enum exposition_format format, const st
     }
 }
 
-static bool sums_wanted(const struct config *config, enum family_type type)
-{
-    return !config->metrics.vcpu ||
-           (type == FAMILY_HISTOGRAM && config->metrics.histograms != CONFIG_HISTOGRAMS_VCPU);
-}
-
 bool samples_need_sums(const struct config *config)
 {
     return !config->metrics.vcpu || config->metrics.histograms == CONFIG_HISTOGRAMS_VM;
@@ -234,10 +228,8 @@ void samples_put(struct writer *w, enum exposition_format format, const struct c
                  const struct family_table *table, enum scope scope, const struct scene *scene)
 {
     for (const struct family *f = family_table_first(table, scope); f && !w->error; f = f->next) {
-        if (scope == SCOPE_VM)
-            put_family(w, format, f, &scene->vm, false);
-        else if (!sums_wanted(config, f->type))
-            put_family(w, format, f, &scene->vcpu, false);
+        if (!family_is_summed(config, scope, f->type))
+            put_family(w, format, f, scope == SCOPE_VM ? &scene->vm : &scene->vcpu, false);
         else
             put_family(w, format, f, f->type == FAMILY_GAUGE ? &scene->sums_fresh : &scene->sums,
                        true);

@@ -88,6 +88,15 @@ static void put_reason(struct writer *w, const struct own_family *f, const char 
     own_sample_u64(w, f, labels, value);
 }
 
+static void put_targets(struct writer *w, enum scope scope, enum target_source source,
+                        const struct roster *roster)
+{
+    char labels[64];
+    (void)snprintf(labels, sizeof labels, "{scope=\"%s\",source=\"%s\"}",
+                   scope == SCOPE_VM ? "vm" : "vcpu", target_source_name(source));
+    own_sample_u64(w, &targets, labels, roster->targets[scope][source]);
+}
+
 static void put_roster(struct writer *w, enum exposition_format format, const struct roster *roster)
 {
     put_u64(w, format, &vms, roster->read);
@@ -99,9 +108,10 @@ static void put_roster(struct writer *w, enum exposition_format format, const st
             put_reason(w, &unreadable, roster_reason_name(r), roster->unreadable[r]);
     }
     own_begin(w, format, &targets);
-    own_sample_u64(w, &targets, "{scope=\"vm\",source=\"statsfd\"}", roster->targets_statsfd.vm);
-    own_sample_u64(w, &targets, "{scope=\"vcpu\",source=\"statsfd\"}",
-                   roster->targets_statsfd.vcpu);
+    for (unsigned source = 0; source < TARGET_SOURCES; source++) {
+        put_targets(w, SCOPE_VM, (enum target_source)source, roster);
+        put_targets(w, SCOPE_VCPU, (enum target_source)source, roster);
+    }
 }
 
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)

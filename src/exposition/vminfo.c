@@ -82,9 +82,14 @@ static void put_decimal(struct writer *w, const struct own_family *f, const stru
                         uint64_t raw, int16_t exponent)
 {
     const struct vm_identity *id = vm->vm->identity;
-    char value[KVMSTATS_DECIMAL_BYTES];
-    (void)kvmstats_format_scaled(value, raw, KVMSTATS_BASE_POW10, exponent);
-    writer_printf(w, "%s%.*s} %s\n", f->name, (int)id->labels_len, id->labels, value);
+    if (!writer_room(w, strlen(f->name) + id->labels_len + sizeof "} \n" + KVMSTATS_DECIMAL_BYTES))
+        return;
+    char *to = stpcpy(w->at, f->name);
+    to = mempcpy(to, id->labels, id->labels_len);
+    to = mempcpy(to, "} ", 2);
+    to += kvmstats_format_scaled(to, raw, KVMSTATS_BASE_POW10, exponent);
+    *to++ = '\n';
+    w->at = to;
 }
 
 static void put_one(struct writer *w, const struct own_family *f, const struct view_vm *vm,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gzip, a piece at a time: each piece becomes a member of its own, and members one after another
- * are one gzip file (RFC 1952, 2.2). So an exposition of any size is compressed while it is
- * rendered, and the uncompressed bytes are never in memory together.
+ * gzip, a piece at a time and at libdeflate's speed, which compresses whole buffers only: each
+ * piece is compressed by itself and joined to those before (splice.h). So an exposition of any size
+ * is compressed while it is rendered, the uncompressed bytes are never in memory together, and the
+ * result is one member as every client expects it.
  */
 #pragma once
 
@@ -27,5 +28,10 @@ struct gzip *gzip_take(struct gzip_pool *pool);
 /* Accepts NULL. */
 void gzip_give(struct gzip_pool *pool, struct gzip *gzip);
 
-/* Appends `len` bytes as one member. Returns 0 or -errno (which also sticks in to->error). */
+/*
+ * A file is: begin, any number of pieces, end; all to the same buffer. Each returns 0 or -errno
+ * (running out of memory also sticks in to->error).
+ */
+MUST_USE int gzip_begin(struct gzip *gzip, struct buffer *to);
 MUST_USE int gzip_append(struct gzip *gzip, struct buffer *to, const void *bytes, size_t len);
+MUST_USE int gzip_end(struct gzip *gzip, struct buffer *to);

@@ -47,12 +47,16 @@ void metrics_answer(struct site *site, const struct request *request, struct ans
     int r = body_new(&site->quota, &body);
     if (r == 0 && exposition_accepts_gzip(request->accept_encoding)) {
         output.gzip = gzip_take(&site->gzip);
-        r = output.gzip ? 0 : -ENOMEM;
+        r = output.gzip ? gzip_begin(output.gzip, &body->buffer) : -ENOMEM;
     }
     if (r == 0) {
         output.body = body;
         r = render(site, format, &output);
     }
+    if (r == 0 && output.gzip)
+        r = gzip_end(output.gzip, &body->buffer);
+    if (r == 0)
+        r = body_account(body);
     answer->gzip = output.gzip && r == 0;
     gzip_give(&site->gzip, output.gzip);
     if (r < 0) {

@@ -35,7 +35,6 @@ static int64_t cut_late(struct watch *watch, int64_t now_ns)
 static void *watch_run(void *arg)
 {
     struct watch *watch = arg;
-    (void)pthread_setname_np(pthread_self(), "kvmstatd-http");
     (void)pthread_mutex_lock(&watch->lock);
     while (!watch->stopping) {
         watch->sleeping_until_ns = cut_late(watch, clock_now_ns());
@@ -64,6 +63,8 @@ int watch_start(struct watch *watch)
 
     int error = pthread_create(&watch->thread, NULL, watch_run, watch);
     watch->running = error == 0;
+    if (watch->running)
+        (void)pthread_setname_np(watch->thread, "kvmstatd-http");
     return -error;
 }
 

@@ -132,7 +132,7 @@ static int check_header(const struct wire_header *header, struct kvmstats_error 
 static int read_header(const void *bytes, size_t len, struct wire_header *ret_header,
                        struct kvmstats_error *ret_error)
 {
-    struct wire_header header;
+    struct wire_header header = {0}; /* gcc -O3 does not see that read_header() fills it */
     if (len < sizeof header)
         return refuse(ret_error, "header", len, "header: only %zu of its %zu bytes are there", len,
                       sizeof header);
@@ -148,7 +148,7 @@ int kvmstats_header_extent(const void *bytes, size_t len, size_t *ret_extent,
                            struct kvmstats_error *ret_error)
 {
     struct kvmstats_error unwanted;
-    struct wire_header header;
+    struct wire_header header = {0}; /* gcc -O3 does not see that read_header() fills it */
     int r = read_header(bytes, len, &header, ret_error ? ret_error : &unwanted);
     if (r < 0)
         return r;
@@ -347,7 +347,7 @@ int kvmstats_schema_decode(const void *bytes, size_t len, struct kvmstats_schema
                            struct kvmstats_error *ret_error)
 {
     struct kvmstats_error unwanted;
-    struct wire_header header;
+    struct wire_header header = {0}; /* gcc -O3 does not see that read_header() fills it */
     const char *file = bytes;
     size_t id_len = 0;
     if (!ret_error)

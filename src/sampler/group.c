@@ -74,7 +74,7 @@ static void take_memory(struct group *group, struct group_plan *plan)
 {
     if (!plan->memory[0])
         return;
-    group->memory_bytes = plan->memory[0]->bytes;
+    group->batch = plan->memory[0]->batch;
     for (size_t i = 0; i < FRAMES_MAX; i++) {
         if (group->spare[i])
             reaper_post(group->reaper, &group->spare[i]->reapable);
@@ -104,23 +104,75 @@ static void begin(struct group *group, int64_t interval_ns)
 
 void group_plan_carry(struct group_plan *plan)
 {
-    for (uint32_t i = 0; i < plan->layout->n_targets; i++)
-        plan->carried[i] = group_last_block(plan->targets[i]);
+    for (uint32_t i = 0; i < plan->layout->n_targets; i++) {
+        const struct sampled_target *target = plan->targets[i];
+        plan->carried[i] = group_last_block(target->predecessor ? target->predecessor : target);
+    }
+}
+
+/* No more reads of it: its fd, or the VM's pin, is about to go. */
+static void mute(struct group *group, const struct sampled_target *target)
+{
+    if (!target->address) {
+        group->now->readings[target->seat].fd = -1;
+        return;
+    }
+    group->now->copies[target->seat].address = 0;
+    bpf_sweep_set(group->now->sweep->sweep, target->seat, 0, 0, 0);
 }
 
 /* Its VMM exited while this plan was on its way: its fds may be closed already. */
-static void mute_late(struct group *group, uint32_t index)
+static void mute_late(struct group *group, struct sampled_target *target)
 {
-    struct sampled_target *target = group->now->targets[index];
-    group->now->readings[index].fd = -1;
+    mute(group, target);
     if (target->closing)
         return;
     target->closing = true;
     reaper_post(group->reaper, &target->close_item);
 }
 
+static void seat_readings(struct group *group)
+{
+    const struct group_plan *plan = group->now;
+    for (uint32_t i = 0; i < plan->n_readings; i++)
+        plan->targets[plan->readings[i].target]->seat = i;
+    for (uint32_t i = 0; i < plan->n_copies; i++) {
+        const struct block_copy *copy = &plan->copies[i];
+        size_t at = group->layout->status_bytes + copy->offset;
+        plan->targets[copy->target]->seat = i;
+        bpf_sweep_set(plan->sweep->sweep, i, copy->address, copy->bytes,
+                      (uint32_t)(at / plan->sweep->element_bytes));
+    }
+}
+
+static void add_block(uint8_t *sums, const struct schema *schema, const uint8_t *block)
+{
+    size_t n = kvmstats_schema_count(schema->decoded);
+    for (size_t i = 0; i < n; i++) {
+        const struct kvmstats_desc *desc = kvmstats_schema_desc(schema->decoded, i);
+        for (size_t j = 0; j < desc->size; j++) {
+            uint64_t sum = kvmstats_value(desc, sums, j) + kvmstats_value(desc, block, j);
+            memcpy(sums + desc->offset + j * sizeof sum, &sum, sizeof sum);
+        }
+    }
+}
+
+/* What the vCPUs that are not in the layout had last. */
+static void sum_retired(const struct layout_vm *place, const struct sampled_vm *vm,
+                        const struct layout_target *targets)
+{
+    for (const struct retired_vcpu *r = vm->retired; r; r = r->next) {
+        bool is_back = false;
+        for (uint32_t i = 0; i < place->n_targets; i++)
+            is_back = is_back || targets[i].vcpu == r->vcpu;
+        if (!is_back && r->schema == place->retired_schema)
+            add_block((uint8_t *)place->retired, r->schema, r->block);
+    }
+}
+
 static void seat(struct group *group)
 {
+    seat_readings(group);
     for (uint32_t i = 0; i < group->layout->n_vms; i++) {
         const struct layout_vm *place = &group->layout->vms[i];
         struct sampled_vm *vm = group->now->vms[i];
@@ -131,11 +183,12 @@ static void seat(struct group *group)
             struct sampled_target *target = group->now->targets[index];
             target->group = group;
             target->index = index;
+            target->predecessor = NULL;
             if (vm->let_go)
-                mute_late(group, index);
+                mute_late(group, target);
         }
         if (place->retired)
-            memcpy(place->retired, vm->retired, place->retired_schema->data_bytes);
+            sum_retired(place, vm, &group->layout->targets[place->first_target]);
     }
 }
 
@@ -192,7 +245,7 @@ void group_mute_vm(struct group *group, struct sampled_vm *vm)
     const struct layout_vm *seat = &group->layout->vms[vm->index];
     for (uint32_t i = seat->first_target; i < seat->first_target + seat->n_targets; i++) {
         struct sampled_target *target = group->now->targets[i];
-        group->now->readings[i].fd = -1;
+        mute(group, target);
         if (target->closing)
             continue;
         target->closing = true;
@@ -220,23 +273,18 @@ static void ready_frame(struct group *group, struct frame *frame)
         frame->layout = group->layout;
         group->layout->uses++;
     }
-    if (!frame->memory || frame->memory->bytes != group->memory_bytes)
+    if (!frame->memory || frame->memory->batch != group->batch)
         renew_memory(group, frame);
     frame->status = frame->memory->map;
     frame->data = frame->status + group->layout->status_bytes;
 }
 
-/* Out of line: it hardly ever happens, and its code should not stand in the loop. */
-static uint8_t __attribute__((noinline))
-read_failed(struct group *group, struct frame *frame, uint32_t i, ssize_t n)
+/* What a target that could not be read has in this frame: its last good block, or nothing. */
+static uint8_t read_failed(struct group *group, struct frame *frame, uint32_t index, int error)
 {
-    struct sampled_target *target = group->now->targets[i];
-    const struct reading *reading = &group->now->readings[i];
-    if (reading->fd < 0)
-        return TARGET_ABSENT; /* let go: not an error */
-
-    int error = n < 0 ? -errno : 0;
-    enum read_error kind = n < 0 ? READ_ERROR_IO : READ_ERROR_SHORT;
+    const struct layout_target *place = &group->layout->targets[index];
+    struct sampled_target *target = group->now->targets[index];
+    enum read_error kind = error ? READ_ERROR_IO : READ_ERROR_SHORT;
     atomic_fetch_add_explicit(&group->store->self.read_errors[kind], 1, memory_order_relaxed);
     if (target->failed) {
         target->failed->error = error;
@@ -246,8 +294,17 @@ read_failed(struct group *group, struct frame *frame, uint32_t i, ssize_t n)
     const uint8_t *last = group_last_block(target);
     if (!last)
         return TARGET_ABSENT;
-    memcpy(frame->data + reading->offset, last, reading->bytes);
+    memcpy(frame->data + place->offset, last, place->schema->data_bytes);
     return TARGET_HELD;
+}
+
+/* Out of line: it hardly ever happens, and its code should not stand in the loop. */
+static uint8_t __attribute__((noinline))
+not_read(struct group *group, struct frame *frame, const struct reading *r, ssize_t n)
+{
+    if (r->fd < 0)
+        return TARGET_ABSENT; /* let go: not an error */
+    return read_failed(group, frame, r->target, n < 0 ? -errno : 0);
 }
 
 static void read_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t to)
@@ -255,8 +312,25 @@ static void read_slice(struct group *group, struct frame *frame, uint32_t from, 
     const struct reading *readings = group->now->readings;
     for (uint32_t i = from; i < to; i++) {
         const struct reading *r = &readings[i];
-        ssize_t n = pread(r->fd, frame->data + r->offset, r->bytes, r->data_offset);
-        frame->status[i] = n == (ssize_t)r->bytes ? TARGET_READ : read_failed(group, frame, i, n);
+        ssize_t n = statsfd_pread(r->fd, frame->data + r->offset, r->bytes, r->data_offset);
+        frame->status[r->target] =
+            n == (ssize_t)r->bytes ? TARGET_READ : not_read(group, frame, r, n);
+    }
+}
+
+static void copy_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t n)
+{
+    struct bpf_sweep *sweep = group->now->sweep->sweep;
+    const struct block_copy *copies = &group->now->copies[from];
+    int failed = bpf_sweep_run(sweep, frame->memory->place, from, n);
+    for (uint32_t i = 0; i < n; i++)
+        frame->status[copies[i].target] = copies[i].address ? TARGET_READ : TARGET_ABSENT;
+    if (failed == 0)
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        if (copies[i].address && (failed < 0 || bpf_sweep_failed(sweep, from + i)))
+            frame->status[copies[i].target] =
+                read_failed(group, frame, copies[i].target, failed < 0 ? failed : -EFAULT);
     }
 }
 
@@ -268,9 +342,15 @@ struct frame *group_sweep(struct group *group, int64_t now_ns, group_yield_fn *y
     ready_frame(group, frame);
     frame->begin_ns = now_ns;
     frame->tick = (uint64_t)group->served;
-    uint32_t n = group->layout->n_targets;
-    for (uint32_t i = 0; i < n; i += SLICE_TARGETS) {
+    uint32_t n = group->now->n_copies;
+    for (uint32_t i = 0; i < n; i += BPF_SWEEP_CHUNK) {
         if (i && yield)
+            yield(ctx, group);
+        copy_slice(group, frame, i, MIN_OF((uint32_t)BPF_SWEEP_CHUNK, n - i));
+    }
+    n = group->now->n_readings;
+    for (uint32_t i = 0; i < n; i += SLICE_TARGETS) {
+        if (yield)
             yield(ctx, group);
         read_slice(group, frame, i, MIN_OF(i + SLICE_TARGETS, n));
     }

@@ -10,7 +10,9 @@ void group_plan_free(struct group_plan *group_plan)
     layout_free(group_plan->layout);
     for (size_t i = 0; i < FRAMES_MAX; i++)
         frame_memory_free(group_plan->memory[i]);
+    bpf_frames_unref(group_plan->sweep);
     free(group_plan->readings);
+    free(group_plan->copies);
     free(group_plan->targets);
     free(group_plan->vms);
     free(group_plan->carried);
@@ -36,7 +38,7 @@ void sampled_target_free(struct sampled_target *target)
     if (!target->closed)
         (void)fd_close(target->fd);
     free(target->failed);
-    free(target->last_block);
+    free(target->retirement);
     free(target);
 }
 
@@ -46,8 +48,13 @@ void sampled_vm_free(struct sampled_vm *vm)
         return;
     if (!vm->closed)
         (void)fd_close(vm->pidfd);
+    (void)fd_close(atomic_load(&vm->pin_fd));
     vm_unref(vm->vm);
     free(vm->exited);
-    free(vm->retired);
+    while (vm->retired) {
+        struct retired_vcpu *next = vm->retired->next;
+        free(vm->retired);
+        vm->retired = next;
+    }
     free(vm);
 }

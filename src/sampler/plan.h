@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 
+#include "bpf_frames.h"
 #include "sampler.h"
 
 struct group;
@@ -20,6 +21,17 @@ struct watch {
     } kind;
 };
 
+/*
+ * The last values of a vCPU that has left, by which its VM's sums go on counting it. KVM keeps a
+ * vCPU as long as its VM, so the same one may come back: then it counts by itself again.
+ */
+struct retired_vcpu {
+    struct retired_vcpu *next;
+    int32_t vcpu;
+    const struct schema *schema;
+    uint8_t block[];
+};
+
 /* A data block that is read in every tick. Made by the planner, closed and freed by the reaper. */
 struct sampled_target {
     struct reapable close_item; /* closes fd */
@@ -27,19 +39,25 @@ struct sampled_target {
     /* immutable */
     struct sampled_vm *vm;
     const struct schema *schema;
+    enum target_source source;
     int32_t vcpu;
-    int fd; /* owned; closed by the reaper only */
+    int fd;           /* owned, closed by the reaper only; -1: read by BPF */
+    uint64_t address; /* of its block, for BPF; valid while the VM is pinned */
     /* THREADS: discovery only */
     bool submitted;
     /* THREADS: reaper only */
     bool closed;
-    /* THREADS: sampler only */
+    /* THREADS: sampler only, once submitted */
+    struct sampled_target
+        *predecessor;             /* the same target read another way: its values carry over */
+    bool superseded;              /* leaves because it has a successor */
     struct sampler_event *failed; /* posted at the first failure, then NULL */
-    struct group *group;          /* where it is read now: readings[index] */
+    struct group *group;          /* where it is read now: layout->targets[index] … */
     uint32_t index;
-    bool closing; /* its fd is the reaper's */
+    uint32_t seat; /* … by readings[seat], or copies[seat] where it has an address */
+    bool closing;  /* its fd is the reaper's */
     struct sampled_target *next_closing;
-    uint8_t *last_block; /* room for a last reading; set by the planner before it leaves */
+    struct retired_vcpu *retirement; /* owned; room, made by the planner before a vCPU leaves */
 };
 
 /* A VM that is sampled. Made by the planner, freed by the reaper after the plan that drops it. */
@@ -50,6 +68,11 @@ struct sampled_vm {
     /* immutable */
     struct vm *vm; /* a reference */
     int pidfd;     /* owned; closed by the reaper only */
+    /*
+     * A borrowed kvm-vm fd that keeps the kernel's objects valid for BPF. -1: none; PIN_CLOSED: the
+     * reaper has let go and none is to come. THREADS: discovery and reaper, by compare and swap.
+     */
+    _Atomic int pin_fd;
     struct selfhist *release_hist;
     /* THREADS: reaper only */
     bool closed;
@@ -60,29 +83,36 @@ struct sampled_vm {
     bool let_go;                  /* close_item has been posted */
     int64_t exited_ns;            /* when the VMM's exit was seen; 0: it was removed alive */
     struct sampled_target *closing;
-    /*
-     * Last values of vCPUs that have left, a data block of retired_schema. The memory is set by the
-     * planner before the first vCPU leaves, the values are the sampler's.
-     */
-    uint8_t *retired;
-    const struct schema *retired_schema;
+    struct retired_vcpu *retired; /* owned; each vcpu once */
 };
 
-/* What the tick needs of a target, packed. fd -1: not to be read any more. */
+/* What the tick needs of a target with a stats fd, packed. fd -1: not to be read any more. */
 struct reading {
     int fd;
+    uint32_t target; /* index in the layout */
     uint32_t offset; /* in frame->data */
     uint32_t bytes;
     uint32_t data_offset; /* in the stats file */
 };
 
+/* The same of a target that BPF reads. address 0: not to be read any more. */
+struct block_copy {
+    uint64_t address;
+    uint32_t target;
+    uint32_t offset; /* in frame->data, a whole number of elements from the frame's start */
+    uint32_t bytes;
+};
+
 /* A layout with all that reading it takes. Adopted whole. */
 struct group_plan {
-    unsigned slot;                   /* store->rings[slot] */
-    int64_t interval_ns;             /* > 0 */
-    struct layout *layout;           /* no VMs: the group ends */
-    struct reading *readings;        /* layout->n_targets */
-    struct sampled_target **targets; /* the same */
+    unsigned slot;                 /* store->rings[slot] */
+    int64_t interval_ns;           /* > 0 */
+    struct layout *layout;         /* no VMs: the group ends */
+    uint32_t n_readings, n_copies; /* together layout->n_targets */
+    struct reading *readings;
+    struct block_copy *copies;
+    struct bpf_frames *sweep;        /* a reference; NULL where there is nothing to copy */
+    struct sampled_target **targets; /* layout->n_targets */
     struct sampled_vm **vms;         /* layout->n_vms */
     /*
      * layout->n_targets; filled by the sampler on adoption: each target's last block in the frame
@@ -95,6 +125,11 @@ struct group_plan {
     bool news;    /* there are targets that were never read */
     /* THREADS: the reaper, after the sampler has exchanged it for its successor */
     struct reapable reapable;
+};
+
+enum {
+    PIN_NONE = -1,
+    PIN_CLOSED = -2,
 };
 
 struct plan {

@@ -30,6 +30,11 @@ struct draft {
 static void draft_free(struct draft *draft)
 {
     plan_free(draft->plan);
+    for (size_t i = 0; i < RINGS_MAX; i++) {
+        /* A sweep that was made for a slot and did not take effect. */
+        if (draft->slots[i].sweep != draft->planner->slots[i].sweep)
+            bpf_frames_unref(draft->slots[i].sweep);
+    }
     for (size_t i = 0; draft->identities && i < draft->planner->n_vms; i++)
         vm_identity_unref(draft->identities[i]);
     free(draft->identities);
@@ -127,8 +132,18 @@ static char *with_id(const struct planned_vm *vm, const char *label)
                                                                                          : out;
 }
 
-static int new_identity(const struct vm_identity *old, const char *label, struct vm_identity **ret)
+/* How a VM is read; one without targets is not. */
+static const char *source_of(const struct planned_vm *vm)
 {
+    unsigned set = 0;
+    for (size_t i = 0; i < vm->n_targets; i++)
+        set |= 1u << vm->targets[i]->source;
+    return target_sources_name(set);
+}
+
+static int new_identity(const struct planned_vm *vm, const char *label, struct vm_identity **ret)
+{
+    const struct vm_identity *old = vm->identity;
     const struct vm_identity_spec spec = {
         .vm = label,
         .name = old->name,
@@ -136,7 +151,7 @@ static int new_identity(const struct vm_identity *old, const char *label, struct
         .vmm = old->vmm,
         .machine = old->machine,
         .unit = old->unit,
-        .source = old->source,
+        .source = source_of(vm),
         .pid = old->pid,
         .start_wall_ns = old->start_wall_ns,
     };
@@ -156,9 +171,10 @@ static int label_all(struct draft *draft, struct labelled *list, size_t n)
         r = part_namesakes(draft, list, n, with_id);
     for (size_t i = 0; r == 0 && i < n; i++) {
         struct planned_vm *vm = planner->vms[list[i].vm_index];
-        if (strcmp(list[i].label, vm->identity->vm) == 0)
+        if (strcmp(list[i].label, vm->identity->vm) == 0 &&
+            strcmp(source_of(vm), vm->identity->source) == 0)
             continue;
-        r = new_identity(vm->identity, list[i].label, &draft->identities[list[i].vm_index]);
+        r = new_identity(vm, list[i].label, &draft->identities[list[i].vm_index]);
         draft->slots[vm->next_slot].dirty = true;
     }
     return r;
@@ -197,12 +213,42 @@ static const struct vm_identity *draft_identity(const struct draft *draft, size_
                                        : draft->planner->vms[vm_index]->identity;
 }
 
-static int place_vm(struct draft *draft, struct group_plan *gp, size_t vm_index, char **labels)
+/* Where the next block goes: BPF copies to whole elements only. */
+static void place_block(struct group_plan *gp, struct sampled_target *target, uint32_t at,
+                        size_t element_bytes)
+{
+    struct layout *layout = gp->layout;
+    uint32_t bytes = target->schema->data_bytes;
+    bool by_bpf = target->address != 0;
+    size_t offset = by_bpf ? round_up(layout->data_bytes, element_bytes) : layout->data_bytes;
+    layout->targets[at].offset = (uint32_t)offset;
+    layout->data_bytes = offset + (by_bpf ? element_bytes : round_up(bytes, CACHE_LINE));
+    gp->targets[at] = target;
+    gp->news |= !target->submitted && !target->predecessor;
+    if (by_bpf)
+        gp->copies[gp->n_copies++] = (struct block_copy){
+            .address = target->address,
+            .target = at,
+            .offset = (uint32_t)offset,
+            .bytes = bytes,
+        };
+    else
+        gp->readings[gp->n_readings++] = (struct reading){
+            .fd = target->fd,
+            .target = at,
+            .offset = (uint32_t)offset,
+            .bytes = bytes,
+            .data_offset = target->schema->data_offset,
+        };
+}
+
+static int place_vm(struct draft *draft, struct group_plan *gp, size_t vm_index, char **labels,
+                    size_t element_bytes)
 {
     struct layout *layout = gp->layout;
     struct planned_vm *vm = draft->planner->vms[vm_index];
     const struct vm_identity *identity = draft_identity(draft, vm_index);
-    const struct schema *retired = vm->sampled->retired_schema;
+    const struct schema *retired = vm->retired_schema;
     struct layout_vm *place = &layout->vms[layout->n_vms];
 
     gp->vms[layout->n_vms++] = vm->sampled;
@@ -220,25 +266,14 @@ static int place_vm(struct draft *draft, struct group_plan *gp, size_t vm_index,
     for (size_t i = 0; i < vm->n_targets; i++) {
         struct sampled_target *target = vm->targets[i];
         uint32_t at = layout->n_targets++;
-        layout->targets[at] = (struct layout_target){
-            .schema = target->schema,
-            .offset = (uint32_t)layout->data_bytes,
-            .vcpu = target->vcpu,
-        };
+        layout->targets[at] =
+            (struct layout_target){.schema = target->schema, .vcpu = target->vcpu};
         if (target->vcpu >= 0) {
             layout->targets[at].labels_offset = (uint32_t)(*labels - layout->labels);
             layout->targets[at].labels_len = put_labels(*labels, identity, target->vcpu);
             *labels += layout->targets[at].labels_len;
         }
-        gp->targets[at] = target;
-        gp->readings[at] = (struct reading){
-            .fd = target->fd,
-            .offset = (uint32_t)layout->data_bytes,
-            .bytes = target->schema->data_bytes,
-            .data_offset = target->schema->data_offset,
-        };
-        gp->news |= !target->submitted;
-        layout->data_bytes += round_up(target->schema->data_bytes, CACHE_LINE);
+        place_block(gp, target, at, element_bytes);
     }
     return 0;
 }
@@ -248,23 +283,56 @@ static void release_group_plan(struct reapable *self)
     group_plan_free(CONTAINER_OF(self, struct group_plan, reapable));
 }
 
-static int size_memory(struct planned_slot *slot, struct group_plan *gp)
+/* Room for a quarter more than is needed, so that not every newcomer means new memory. */
+static size_t with_headroom(size_t n, size_t step)
 {
-    size_t needed = gp->layout->status_bytes + gp->layout->data_bytes;
-    bool too_big = slot->memory_bytes > MEMORY_SMALL && needed < slot->memory_bytes / 4;
-    if (needed <= slot->memory_bytes && !too_big)
-        return 0;
-    slot->memory_bytes = round_up(needed + needed / 4, MEMORY_STEP);
-    for (size_t i = 0; i < FRAMES_MAX; i++) {
-        int r = frame_memory_new(slot->memory_bytes, &gp->memory[i]);
+    return round_up(n + n / 4, step);
+}
+
+static int new_memory(struct draft *draft, struct planned_slot *slot, struct group_plan *gp)
+{
+    uint64_t batch = ++draft->planner->batches;
+    for (uint32_t i = 0; i < FRAMES_MAX; i++) {
+        int r = slot->sweep ? bpf_frames_memory(slot->sweep, i, slot->memory_bytes, &gp->memory[i])
+                            : frame_memory_new(slot->memory_bytes, &gp->memory[i]);
         if (r < 0)
             return r;
+        gp->memory[i]->batch = batch;
     }
     return 0;
 }
 
-static int allocate(const struct draft *draft, uint32_t slot, struct group_plan *gp)
+/* Memory for the group's frames where what it has does not do; in a BPF map where BPF copies. */
+static int size_memory(struct draft *draft, uint32_t at, struct group_plan *gp,
+                       size_t element_bytes)
 {
+    struct planned_slot *slot = &draft->slots[at];
+    size_t needed = gp->layout->status_bytes + gp->layout->data_bytes;
+    bool too_big = slot->memory_bytes > MEMORY_SMALL && needed < slot->memory_bytes / 4;
+    bool by_bpf = gp->n_copies > 0;
+    bool sweep_fits = by_bpf == (slot->sweep != NULL) &&
+                      (!by_bpf || (gp->n_copies <= slot->sweep->n_copies &&
+                                   slot->sweep->element_bytes == element_bytes));
+    if (needed > slot->memory_bytes || too_big || !sweep_fits) {
+        slot->memory_bytes = with_headroom(needed, MEMORY_STEP);
+        slot->sweep = NULL;
+        int r = by_bpf ? bpf_frames_new((uint32_t)with_headroom(gp->n_copies, 64),
+                                        slot->memory_bytes, (uint32_t)element_bytes, &slot->sweep)
+                       : 0;
+        if (r == 0)
+            r = new_memory(draft, slot, gp);
+        if (r < 0)
+            return r;
+    }
+    if (slot->sweep)
+        gp->sweep = bpf_frames_ref(slot->sweep);
+    return 0;
+}
+
+static int allocate(const struct draft *draft, uint32_t slot, struct group_plan *gp,
+                    size_t *ret_element_bytes)
+{
+    size_t element_bytes = CACHE_LINE;
     uint32_t n_vms = 0;
     size_t n_targets = 0, label_bytes = 0;
     for (size_t i = 0; i < draft->planner->n_vms; i++) {
@@ -273,13 +341,19 @@ static int allocate(const struct draft *draft, uint32_t slot, struct group_plan 
             continue;
         n_vms++;
         n_targets += vm->n_targets;
+        for (size_t j = 0; j < vm->n_targets; j++) {
+            if (vm->targets[j]->address)
+                element_bytes = MAX_OF(element_bytes, (size_t)vm->targets[j]->schema->data_bytes);
+        }
         label_bytes += vm->n_targets * labels_room(draft_identity(draft, i));
     }
+    *ret_element_bytes = round_up(element_bytes, CACHE_LINE);
     gp->readings = calloc(MAX_OF(n_targets, (size_t)1), sizeof *gp->readings);
+    gp->copies = calloc(MAX_OF(n_targets, (size_t)1), sizeof *gp->copies);
     gp->targets = calloc(MAX_OF(n_targets, (size_t)1), sizeof *gp->targets);
     gp->carried = calloc(MAX_OF(n_targets, (size_t)1), sizeof *gp->carried);
     gp->vms = calloc(MAX_OF(n_vms, 1u), sizeof *gp->vms);
-    if (!gp->readings || !gp->targets || !gp->carried || !gp->vms)
+    if (!gp->readings || !gp->copies || !gp->targets || !gp->carried || !gp->vms)
         return -ENOMEM;
     return layout_new(n_vms, (uint32_t)n_targets, label_bytes, &gp->layout);
 }
@@ -293,22 +367,25 @@ static int build_group(struct draft *draft, uint32_t slot, struct group_plan **r
     gp->interval_ns = draft->slots[slot].interval_ns;
     gp->at_once = draft->slots[slot].gains_movers;
     gp->reapable.release = release_group_plan;
-    int r = allocate(draft, slot, gp);
+    size_t element_bytes;
+    int r = allocate(draft, slot, gp, &element_bytes);
     if (r < 0)
         return r;
     char *labels = gp->layout->labels;
     for (size_t i = 0; r == 0 && i < draft->planner->n_vms; i++) {
         if (draft->planner->vms[i]->next_slot == slot)
-            r = place_vm(draft, gp, i, &labels);
+            r = place_vm(draft, gp, i, &labels, element_bytes);
     }
     if (r < 0)
         return r;
-    gp->layout->status_bytes = round_up(MAX_OF(gp->layout->n_targets, 1u), CACHE_LINE);
+    /* Whole elements, so that what is one in the data is one in the map. */
+    gp->layout->status_bytes = round_up(MAX_OF(gp->layout->n_targets, 1u),
+                                        gp->n_copies ? element_bytes : (size_t)CACHE_LINE);
     /* Offsets in a frame are 32 bits: 4 GiB of blocks a tick are beyond any host. */
     if (gp->layout->data_bytes > UINT32_MAX)
         return -ENOMEM;
     if (gp->layout->n_vms) {
-        r = size_memory(&draft->slots[slot], gp);
+        r = size_memory(draft, slot, gp, element_bytes);
         if (r < 0)
             return r;
     }
@@ -398,6 +475,10 @@ static void take_effect(struct draft *draft)
         vm->submitted = true;
         for (size_t j = 0; j < vm->n_targets; j++)
             vm->targets[j]->submitted = true;
+    }
+    for (size_t i = 0; i < RINGS_MAX; i++) {
+        if (planner->slots[i].sweep != draft->slots[i].sweep)
+            bpf_frames_unref(planner->slots[i].sweep);
     }
     memcpy(planner->slots, draft->slots, sizeof planner->slots);
     for (size_t i = 0; i < RINGS_MAX; i++) {

@@ -18,6 +18,7 @@ static void close_vm(struct reapable *self)
         t->closed = true;
     }
     (void)fd_close(vm->pidfd);
+    (void)fd_close(atomic_exchange(&vm->pin_fd, PIN_CLOSED));
     vm->closed = true;
     if (vm->exited_ns)
         selfhist_observe(vm->release_hist, clock_now_ns() - vm->exited_ns);
@@ -93,6 +94,8 @@ void planner_free(struct planner *planner)
         sampled_target_free(planner->leaving_targets.items[i]);
     for (size_t i = 0; i < planner->leaving_vms.n; i++)
         sampled_vm_free(planner->leaving_vms.items[i]);
+    for (size_t i = 0; i < RINGS_MAX; i++)
+        bpf_frames_unref(planner->slots[i].sweep);
     free(planner->leaving_targets.items);
     free(planner->leaving_vms.items);
     free(planner->vms);
@@ -117,6 +120,7 @@ static int new_sampled_vm(struct planner *planner, const struct planned_vm_spec 
         return -ENOMEM;
     }
     sampled->pidfd = pidfd;
+    atomic_init(&sampled->pin_fd, PIN_NONE);
     sampled->watch.kind = WATCH_VMM;
     sampled->close_item.release = close_vm;
     sampled->free_item.release = free_vm;
@@ -147,7 +151,7 @@ static int identify(struct planned_vm *vm, const struct planned_vm_spec *spec)
         .vmm = spec->vmm,
         .machine = spec->machine,
         .unit = spec->unit,
-        .source = spec->source,
+        .source = "", /* known once it has targets: see plan_build.c */
         .pid = spec->pid,
         .start_wall_ns = spec->start_wall_ns,
     };
@@ -216,54 +220,121 @@ static struct sampled_target *target_find(const struct planned_vm *vm, int32_t v
     return i < vm->n_targets && vm->targets[i]->vcpu == vcpu ? vm->targets[i] : NULL;
 }
 
-static int new_target(struct planned_vm *vm, int32_t vcpu, const struct schema *schema, int fd,
+static int new_target(struct planned_vm *vm, const struct sampled_target *model,
                       struct sampled_target **ret_target)
 {
     CLEANUP(cleanup_sampled_target_free) struct sampled_target *target = calloc(1, sizeof *target);
     if (!target) {
-        (void)fd_close(fd);
+        (void)fd_close(model->fd);
         return -ENOMEM;
     }
-    target->fd = fd;
+    *target = *model;
     target->vm = vm->sampled;
-    target->schema = schema;
-    target->vcpu = vcpu;
     target->close_item.release = close_target;
     target->free_item.release = free_target;
-    target->failed = new_event(SAMPLER_EVENT_READ_FAILED, vm->sampled->vm->id, vcpu);
+    target->failed = new_event(SAMPLER_EVENT_READ_FAILED, vm->sampled->vm->id, model->vcpu);
     if (!target->failed)
         return -ENOMEM;
     *ret_target = steal_ptr(&target);
     return 0;
 }
 
-int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
-                       const struct schema *schema, int stats_fd)
+static int reserve_target(struct planner *planner, struct planned_vm *vm)
+{
+    int r = reserve(&vm->targets, sizeof(struct sampled_target *), vm->n_targets,
+                    &vm->targets_capacity);
+    if (r < 0)
+        return r;
+    /* One more than there are targets: a successor is there before its predecessor has left. */
+    return reserve(&planner->leaving_targets.items, sizeof(struct sampled_target *),
+                   planner->n_targets + planner->leaving_targets.n + 1,
+                   &planner->leaving_targets.capacity);
+}
+
+/* `target` takes the place of the one there, which is the same vCPU (or VM) from another source. */
+static void supersede(struct planner *planner, struct sampled_target **place,
+                      struct sampled_target *target)
+{
+    struct sampled_target *old = *place;
+    *place = target;
+    if (old->submitted) {
+        target->predecessor = old;
+        old->superseded = true;
+        planner->leaving_targets.items[planner->leaving_targets.n++] = old;
+    } else {
+        target->predecessor = old->predecessor;
+        sampled_target_free(old);
+    }
+}
+
+/* Consumes model->fd. */
+static int add_target(struct planner *planner, struct planned_vm *vm,
+                      const struct sampled_target *model)
 {
     CLEANUP(cleanup_sampled_target_free) struct sampled_target *target = NULL;
-    int r = new_target(vm, vcpu, schema, stats_fd, &target);
+    int r = new_target(vm, model, &target);
     if (r < 0)
         return r;
-    if (target_find(vm, vcpu))
+    size_t at = target_place(vm, model->vcpu);
+    bool there = target_find(vm, model->vcpu);
+    if (there && vm->targets[at]->source == model->source)
         return -EEXIST;
     size_t vcpus = vm->n_targets - (target_find(vm, -1) ? 1 : 0);
-    if (vcpu >= 0 && vcpus >= planner->config->limits.max_vcpus_per_vm)
+    if (!there && model->vcpu >= 0 && vcpus >= planner->config->limits.max_vcpus_per_vm)
         return -ENOSPC;
-    r = reserve(&vm->targets, sizeof(struct sampled_target *), vm->n_targets,
-                &vm->targets_capacity);
-    if (r == 0)
-        r = reserve(&planner->leaving_targets.items, sizeof(struct sampled_target *),
-                    planner->n_targets + planner->leaving_targets.n,
-                    &planner->leaving_targets.capacity);
+    r = reserve_target(planner, vm);
     if (r < 0)
         return r;
-    size_t at = target_place(vm, vcpu);
-    memmove(&vm->targets[at + 1], &vm->targets[at], (vm->n_targets - at) * sizeof *vm->targets);
-    vm->targets[at] = steal_ptr(&target);
-    vm->n_targets++;
-    planner->n_targets++;
+    if (there) {
+        supersede(planner, &vm->targets[at], steal_ptr(&target));
+    } else {
+        memmove(&vm->targets[at + 1], &vm->targets[at], (vm->n_targets - at) * sizeof *vm->targets);
+        vm->targets[at] = steal_ptr(&target);
+        vm->n_targets++;
+        planner->n_targets++;
+    }
+    planner->relabel = true; /* the identity names the sources */
     touch(planner, vm);
     return 0;
+}
+
+int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
+                       const struct schema *schema, enum target_source source, int stats_fd)
+{
+    return add_target(planner, vm,
+                      &(struct sampled_target){
+                          .schema = schema,
+                          .source = source,
+                          .vcpu = vcpu,
+                          .fd = stats_fd,
+                      });
+}
+
+int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
+                           const struct schema *schema, uint64_t address)
+{
+    if (!address || !planner_vm_is_pinned(vm))
+        return -EINVAL;
+    return add_target(planner, vm,
+                      &(struct sampled_target){
+                          .schema = schema,
+                          .source = TARGET_SOURCE_BPF,
+                          .vcpu = vcpu,
+                          .fd = -1,
+                          .address = address,
+                      });
+}
+
+void planner_vm_pin(struct planned_vm *vm, int kvm_vm_fd)
+{
+    int none = PIN_NONE;
+    if (!atomic_compare_exchange_strong(&vm->sampled->pin_fd, &none, kvm_vm_fd))
+        (void)fd_close(kvm_vm_fd);
+}
+
+bool planner_vm_is_pinned(const struct planned_vm *vm)
+{
+    return atomic_load(&vm->sampled->pin_fd) >= 0;
 }
 
 /* Out of the VM's list; what the sampler knows of leaves with the next plan. */
@@ -272,11 +343,15 @@ static void drop_target(struct planner *planner, struct planned_vm *vm, size_t a
     struct sampled_target *target = vm->targets[at];
     vm->n_targets--;
     planner->n_targets--;
+    planner->relabel = true;
     memmove(&vm->targets[at], &vm->targets[at + 1], (vm->n_targets - at) * sizeof *vm->targets);
-    if (target->submitted)
+    if (target->submitted) {
         planner->leaving_targets.items[planner->leaving_targets.n++] = target;
-    else
-        sampled_target_free(target);
+        return;
+    }
+    if (target->predecessor)
+        target->predecessor->superseded = false; /* then it is that one that leaves */
+    sampled_target_free(target);
 }
 
 /*
@@ -285,15 +360,15 @@ static void drop_target(struct planner *planner, struct planned_vm *vm, size_t a
  */
 static void prepare_retirement(struct planned_vm *vm, struct sampled_target *target)
 {
-    struct sampled_vm *sampled = vm->sampled;
     if (target->vcpu < 0 || !target->submitted)
         return;
-    target->last_block = malloc(MAX_OF(target->schema->data_bytes, 1u));
-    if (sampled->retired_schema)
+    target->retirement = calloc(1, sizeof *target->retirement + target->schema->data_bytes);
+    if (!target->retirement)
         return;
-    sampled->retired = calloc(1, MAX_OF(target->schema->data_bytes, 1u));
-    if (sampled->retired)
-        sampled->retired_schema = target->schema;
+    target->retirement->vcpu = target->vcpu;
+    target->retirement->schema = target->schema;
+    if (!vm->retired_schema)
+        vm->retired_schema = target->schema;
 }
 
 void planner_target_remove(struct planner *planner, struct planned_vm *vm, int32_t vcpu)

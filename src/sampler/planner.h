@@ -18,7 +18,6 @@ struct planned_vm;
 /* What is known of a VM when it is added. Strings may hold any bytes and are copied. */
 struct planned_vm_spec {
     const char *name, *uuid, *vmm, *machine, *unit; /* "" when unknown */
-    const char *source;                             /* static: "statsfd" */
     pid_t pid;
     int64_t start_wall_ns;
     int64_t created_ns; /* when the kernel announced it; 0: not known */
@@ -41,11 +40,22 @@ MUST_USE int planner_vm_add(struct planner *planner, const struct planned_vm_spe
                             struct planned_vm **ret_vm);
 /*
  * Adds a target read from `stats_fd` (consumed in every case). `vcpu` is the kernel's vcpu_id, -1
- * for the VM scope; one target an id. Returns 0, -ENOMEM, -EEXIST, or -ENOSPC
+ * for the VM scope; one target an id. Where the target is there from another source, this takes its
+ * place without a gap. Returns 0, -ENOMEM, -EEXIST (there from this source), or -ENOSPC
  * (limits.max_vcpus_per_vm).
  */
 MUST_USE int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
-                                const struct schema *schema, int stats_fd);
+                                const struct schema *schema, enum target_source source,
+                                int stats_fd);
+/*
+ * The same for a target that BPF reads at `address`, which is valid while the VM is pinned.
+ * -EINVAL: it is not.
+ */
+MUST_USE int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
+                                    const struct schema *schema, uint64_t address);
+/* Keeps a borrowed kvm-vm fd (consumed in every case) until the VM ends; a second one is closed. */
+void planner_vm_pin(struct planned_vm *vm, int kvm_vm_fd);
+bool planner_vm_is_pinned(const struct planned_vm *vm);
 /* The target's fd is closed and a vCPU's last values are kept in the VM's sums. */
 void planner_target_remove(struct planner *planner, struct planned_vm *vm, int32_t vcpu);
 /* The borrowed fd of a target while it is planned (for comparing files), or -1. */

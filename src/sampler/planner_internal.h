@@ -22,15 +22,17 @@ struct planned_vm {
 
     int64_t interval_ns;
     bool submitted;
+    const struct schema *retired_schema; /* of the vCPUs that have left; NULL: none has */
     void *owner;
 };
 
 struct planned_slot {
-    int64_t interval_ns; /* 0: free */
-    size_t memory_bytes; /* of each of its frames */
-    uint32_t n_vms;      /* during a commit */
-    bool dirty;          /* its layout must be made anew */
-    bool gains_movers;   /* during a commit: VMs come here from another group */
+    int64_t interval_ns;      /* 0: free */
+    size_t memory_bytes;      /* of each of its frames */
+    struct bpf_frames *sweep; /* a reference; NULL: no target of it is read by BPF */
+    uint32_t n_vms;           /* during a commit */
+    bool dirty;               /* its layout must be made anew */
+    bool gains_movers;        /* during a commit: VMs come here from another group */
 };
 
 struct planner {
@@ -50,5 +52,6 @@ struct planner {
     } leaving_targets; /* room for all targets besides */
     bool regroup;      /* intervals are to be matched again */
     bool relabel;      /* VMs have come or gone: look for clashes again */
+    uint64_t batches;  /* of frame memory made so far */
     struct planned_slot slots[RINGS_MAX];
 };

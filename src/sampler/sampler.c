@@ -8,16 +8,18 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #include "clock.h"
 #include "group.h"
+#include "statsfd.h"
 
 enum {
     EVENTS_MAX = 64,
 };
 /* New VMs in a group whose next tick is further off than this are read at once. */
-#define AT_ONCE_NS (100 * NSEC_PER_MSEC)
+#define AT_ONCE_NS NSEC_PER_SEC
 
 struct sampler {
     struct watch watch; /* of the inbox */
@@ -49,23 +51,21 @@ static struct group *most_urgent(struct sampler *sampler, int64_t now_ns, int64_
 }
 
 /*
- * Serves every group that is due and faster than `running`, and is itself called between the slices
- * of theirs: the recursion goes to ever shorter intervals, so it ends.
+ * Serves every group that is due by now and faster than `running`, and is itself called between the
+ * slices of theirs: the recursion goes to ever shorter intervals, so it ends. What becomes due
+ * meanwhile waits for the next call: a group whose sweep takes longer than its interval is always
+ * due again, and the loop must get back to its other events.
  */
 static void serve_due(void *ctx, const struct group *running)
 {
     struct sampler *sampler = ctx;
     struct group *group;
-    int64_t below_ns = running ? running->interval_ns : INT64_MAX;
     if (running && sampler->n_groups < 2)
         return;
-    for (;;) {
-        int64_t now_ns = clock_now_ns();
-        group = most_urgent(sampler, now_ns, below_ns);
-        if (!group)
-            return;
-        group_serve(group, now_ns, serve_due, sampler);
-    }
+    int64_t below_ns = running ? running->interval_ns : INT64_MAX;
+    int64_t due_ns = clock_now_ns();
+    while ((group = most_urgent(sampler, due_ns, below_ns)))
+        group_serve(group, clock_now_ns(), serve_due, sampler);
 }
 
 /* Everything of this VM is let go: no more reads, no more showing, and the fds to the reaper. */
@@ -90,26 +90,40 @@ static void vmm_exited(struct sampler *sampler, struct sampled_vm *vm)
     vm->exited = NULL;
 }
 
-/* A vCPU that leaves keeps its share in its VM's sums: read it a last time. */
+static struct retired_vcpu *find_retired(const struct sampled_vm *vm, int32_t vcpu)
+{
+    struct retired_vcpu *retired = vm->retired;
+    while (retired && retired->vcpu != vcpu)
+        retired = retired->next;
+    return retired;
+}
+
+/*
+ * A vCPU that leaves keeps its share in its VM's sums: it is read a last time, where that is
+ * possible. Without memory for it, the exposition will keep the sums from falling.
+ */
 static void retire(struct sampled_target *target)
 {
-    struct sampled_vm *vm = target->vm;
     const struct schema *schema = target->schema;
-    const uint8_t *block = group_last_block(target);
-    if (!target->closing && target->last_block &&
-        pread(target->fd, target->last_block, schema->data_bytes, schema->data_offset) ==
-            (ssize_t)schema->data_bytes)
-        block = target->last_block;
-    if (target->vcpu < 0 || !block || !vm->retired || vm->retired_schema != schema)
+    struct sampled_vm *vm = target->vm;
+    struct retired_vcpu *retired = target->retirement;
+    const uint8_t *last = group_last_block(target);
+    if (!retired)
         return;
+    bool read = target->fd >= 0 && !target->closing &&
+                statsfd_pread(target->fd, retired->block, schema->data_bytes,
+                              schema->data_offset) == (ssize_t)schema->data_bytes;
+    if (!read && !last)
+        return;
+    if (!read)
+        memcpy(retired->block, last, schema->data_bytes);
 
-    size_t n = kvmstats_schema_count(schema->decoded);
-    for (size_t i = 0; i < n; i++) {
-        const struct kvmstats_desc *desc = kvmstats_schema_desc(schema->decoded, i);
-        for (size_t j = 0; j < desc->size; j++) {
-            uint64_t sum = kvmstats_value(desc, vm->retired, j) + kvmstats_value(desc, block, j);
-            __builtin_memcpy(vm->retired + desc->offset + j * sizeof sum, &sum, sizeof sum);
-        }
+    struct retired_vcpu *before = find_retired(vm, target->vcpu);
+    if (before && before->schema == schema) {
+        memcpy(before->block, retired->block, schema->data_bytes);
+    } else if (!before) {
+        retired->next = vm->retired;
+        vm->retired = steal_ptr(&target->retirement);
     }
 }
 
@@ -166,7 +180,8 @@ static void adopt(struct sampler *sampler, struct plan *plan)
     for (size_t i = 0; i < plan->n_leaving_vms; i++)
         let_go(sampler, plan->leaving_vms[i], 0);
     for (size_t i = 0; i < plan->n_leaving_targets; i++) {
-        if (!plan->leaving_targets[i]->vm->let_go)
+        const struct sampled_target *target = plan->leaving_targets[i];
+        if (!target->vm->let_go && !target->superseded)
             retire(plan->leaving_targets[i]);
     }
     adopt_groups(sampler, plan);

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -27,8 +28,16 @@ MUST_USE int statsfd_open(int fd, enum scope scope, struct schema_table *table,
                           const struct schema **ret_schema, char *ret_id, size_t id_size,
                           struct statsfd_error *ret_error);
 
-/* The tick's read: one data block into `block`. Returns the bytes read, or -1 with errno. */
-static inline ssize_t statsfd_read(int fd, const struct schema *schema, void *block)
+/*
+ * pread() as the bare system call. glibc's is a point of thread cancellation, which nobody here
+ * uses and which costs some 40 ns a call in a process with threads: a tenth of what a read takes.
+ * Where an offset does not fit one register, glibc's it is.
+ */
+static inline ssize_t statsfd_pread(int fd, void *to, size_t len, off_t offset)
 {
-    return pread(fd, block, schema->data_bytes, schema->data_offset);
+#ifdef __LP64__
+    return syscall(SYS_pread64, fd, to, len, offset);
+#else
+    return pread(fd, to, len, offset);
+#endif
 }

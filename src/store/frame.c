@@ -16,6 +16,24 @@ static void frame_memory_release(struct reapable *self)
     frame_memory_free(CONTAINER_OF(self, struct frame_memory, reapable));
 }
 
+int frame_memory_in(void *map, size_t bytes, uint32_t place, void (*leave)(void *owner),
+                    void *owner, struct frame_memory **ret_memory)
+{
+    struct frame_memory *memory = calloc(1, sizeof *memory);
+    if (!memory)
+        return -ENOMEM;
+    *memory = (struct frame_memory){
+        .reapable.release = frame_memory_release,
+        .map = map,
+        .bytes = bytes,
+        .leave = leave,
+        .owner = owner,
+        .place = place,
+    };
+    *ret_memory = memory;
+    return 0;
+}
+
 int frame_memory_new(size_t bytes, struct frame_memory **ret_memory)
 {
     CLEANUP_FREE struct frame_memory *memory = calloc(1, sizeof *memory);
@@ -34,7 +52,10 @@ void frame_memory_free(struct frame_memory *memory)
 {
     if (!memory)
         return;
-    (void)munmap(memory->map, memory->bytes);
+    if (memory->leave)
+        memory->leave(memory->owner);
+    else
+        (void)munmap(memory->map, memory->bytes);
     free(memory);
 }
 

@@ -79,9 +79,20 @@ struct frame_memory {
     struct reapable reapable;
     void *map;
     size_t bytes;
+    /*
+     * Memory that is part of something larger (a BPF map) has an owner, which is told when the
+     * frame needs it no more; `place` is its number there. NULL: a mapping of its own.
+     */
+    void (*leave)(void *owner);
+    void *owner;
+    uint32_t place;
+    uint64_t batch; /* frames of one layout have memory of one batch */
 };
 /* Pages cost nothing until they are written. Returns 0 or -ENOMEM. */
 MUST_USE int frame_memory_new(size_t bytes, struct frame_memory **ret_memory);
+/* The same in memory of somebody else's. */
+MUST_USE int frame_memory_in(void *map, size_t bytes, uint32_t place, void (*leave)(void *owner),
+                             void *owner, struct frame_memory **ret_memory);
 void frame_memory_free(struct frame_memory *memory);
 
 /* Immutable between publication and reuse. */

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "cleanup.h"
+#include "schema_table.h"
 
 /* Why a VM cannot be read; roster_reason_name() gives the label value. */
 enum unreadable_reason {
@@ -48,10 +49,8 @@ struct roster {
     struct roster_vm *vms;
     uint32_t unreadable[UNREADABLE_REASONS]; /* VMs, by reason */
     uint32_t read;                           /* VMs that are read */
-    int64_t kernel_vms; /* alive on this host, by the kernel's word; -1 unknown */
-    struct {
-        uint32_t vm, vcpu;
-    } targets_statsfd; /* targets by scope and source */
+    int64_t kernel_vms;                  /* alive on this host, by the kernel's word; -1 unknown */
+    uint32_t targets[2][TARGET_SOURCES]; /* read now, by enum scope and source */
 };
 
 struct roster_slot {

@@ -1,6 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "schema_table.h"
 
+const char *target_source_name(enum target_source source)
+{
+    static const char *const names[TARGET_SOURCES] = {
+        [TARGET_SOURCE_HANDOFF] = "handoff",
+        [TARGET_SOURCE_STATSFD] = "statsfd",
+        [TARGET_SOURCE_BPF] = "bpf",
+    };
+    return names[source];
+}
+
+const char *target_sources_name(unsigned set)
+{
+    static const char *const names[1 << TARGET_SOURCES] = {
+        "",    "handoff",     "statsfd",     "handoff+statsfd",
+        "bpf", "handoff+bpf", "statsfd+bpf", "handoff+statsfd+bpf",
+    };
+    return names[set];
+}
+
 void schema_table_init(struct schema_table *table)
 {
     atomic_init(&table->count, 0);

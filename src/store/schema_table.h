@@ -16,6 +16,18 @@ enum scope {
     SCOPE_VCPU,
 };
 
+/* A way of reading a target. */
+enum target_source {
+    TARGET_SOURCE_HANDOFF, /* pread of a stats fd that the VMM gave us */
+    TARGET_SOURCE_STATSFD, /* pread of a stats fd borrowed from the VMM */
+    TARGET_SOURCE_BPF,     /* copied out of the kernel by the sweep program */
+    TARGET_SOURCES,
+};
+/* "handoff", "statsfd", "bpf". */
+const char *target_source_name(enum target_source source);
+/* The same of a set of them (1 << source): "statsfd+bpf"; "" for none. */
+const char *target_sources_name(unsigned set);
+
 enum {
     /* One a scope is the rule; more come from a kvm module replaced while we run. */
     SCHEMAS_MAX = 16,

@@ -50,7 +50,7 @@ void vm_identity_unref(struct vm_identity *identity);
 struct vm_sums {
     pthread_mutex_t lock; /* scrapers only; the sampler never takes it */
     const void *key;      /* the schema that the cells belong to */
-    int64_t as_of_ns; /* end_ns of the newest frame that was shown */
+    int64_t as_of_ns;     /* end_ns of the newest frame that was shown */
     size_t cells;
     uint64_t *shown;
     uint64_t *added;

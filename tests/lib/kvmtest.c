@@ -104,6 +104,11 @@ static void read_ready(struct kvmtest_vms *vms)
     }
 }
 
+const char *kvmtest_demo_vm(void)
+{
+    return KVMTEST_DEMO_VM;
+}
+
 struct kvmtest_vms *kvmtest_start(const char *option, ...)
 {
     const char *argv[MAX_OPTIONS + 2] = {KVMTEST_DEMO_VM};

@@ -39,6 +39,8 @@ struct kvmtest_vms {
  * kvmtest_stop(), or with the test. Example: kvmtest_start("--vcpus", "2", "--name", "a", NULL).
  */
 struct kvmtest_vms *kvmtest_start(const char *option, ...) __attribute__((sentinel));
+/* The path of the demo VM's executable, for what kvmtest_start() can't do. */
+const char *kvmtest_demo_vm(void);
 /* SIGTERM, and wait; returns what waitpid() says. Frees `vms`; accepts NULL (and returns 0). */
 int kvmtest_stop(struct kvmtest_vms *vms);
 /* SIGKILL to what was started, and wait. Frees `vms`. */

@@ -31,6 +31,14 @@ BUILD = os.path.abspath(os.environ.get("KVMSTATD_BUILD", os.path.join(SOURCE, "b
 # A safety net for everything waited for here; sanitizer builds on busy machines are slow.
 TIMEOUT_S = float(os.environ.get("KVMSTATD_TEST_TIMEOUT", "60"))
 
+
+def sanitized():
+    """Whether what is tested was built with sanitizers, whose memory and time are not the program's."""
+    with open(os.path.join(BUILD, "CMakeCache.txt"), encoding="utf-8") as f:
+        return any(line.startswith("KVMSTATD_SANITIZE:") and line.strip().split("=", 1)[1]
+                   for line in f)
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _running = []

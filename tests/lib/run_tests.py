@@ -13,7 +13,6 @@ The last line is `N passed, N failed, N skipped`; exit status 1 when anything fa
 
 import argparse
 import concurrent.futures
-import ctypes
 import json
 import os
 import re
@@ -121,26 +120,26 @@ def judge(text, status, outcome):
             outcome.trouble(f"exit status {status} though no test failed")
 
 
-def processes(wanted):
-    """Pids of the processes, zombies left out, for which wanted(parent, session) is true."""
+def marked_processes(mark):
+    """Pids of the processes that have `mark` in the environment they were started with: a test
+    program and all its descendants, whatever session they went to. Zombies have none."""
     found = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
-            stat = Path("/proc", entry, "stat").read_text(errors="replace")
+            environment = Path("/proc", entry, "environ").read_bytes()
         except OSError:
             continue
-        state, parent, _, session = stat[stat.rindex(")") + 2 :].split()[:4]
-        if state not in "ZX" and wanted(int(parent), int(session)):
+        if mark.encode() in environment.split(b"\0"):
             found.append(int(entry))
     return found
 
 
-def end_processes(wanted, grace):
+def end_marked(mark, grace=0.0):
     """Kills those that are still there after the grace. Returns how many that were."""
     deadline = time.monotonic() + grace
-    while (members := processes(wanted)) and time.monotonic() < deadline:
+    while (members := marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
     killed = len(members)
     while members:
@@ -150,29 +149,7 @@ def end_processes(wanted, grace):
             except ProcessLookupError:
                 pass
         time.sleep(0.02)
-        members = processes(wanted)
-    return killed
-
-
-def end_session(session, grace=0.0):
-    return end_processes(lambda _, sid: sid == session, grace)
-
-
-def adopt_orphans():
-    """Descendants that left their session come to us when their parent ends."""
-    pr_set_child_subreaper = 36
-    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
-
-
-def end_orphans(grace):
-    """For when no test program runs: whatever is a child of ours then was left behind."""
-    me = os.getpid()
-    killed = end_processes(lambda parent, _: parent == me, grace)
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+        members = marked_processes(mark)
     return killed
 
 
@@ -196,12 +173,14 @@ class Runner:
         tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
         return prefix if tried.returncode == 0 else []
 
-    def environment(self, program):
+    def environment(self, program, mark):
         env = dict(os.environ, **program.environment)
+        env.update([mark.split("=", 1)])
         # libcheck's own limit, 4 s a test, is for an idle machine; the program's stands anyway.
         env.setdefault("CK_TIMEOUT_MULTIPLIER", "15" if self.sanitize else "5")
         if self.sanitize:
             env["KVMSTATD_SANITIZE"] = self.sanitize
+            env.setdefault("KVMSTATD_TEST_TIMEOUT", "240")  # of tests/lib/lab.py
             reports = f"log_path={self.output / (program.name + '.sanitizer')}"
             suppressions = ROOT / "tests" / "lib" / "tsan.supp"
             env["ASAN_OPTIONS"] = (
@@ -214,14 +193,14 @@ class Runner:
         return env
 
     @staticmethod
-    def give_up(process):
+    def give_up(process, mark):
         """A test that hangs may still end what it started; then nobody is asked."""
         process.terminate()
         try:
             process.wait(TERM_GRACE)
         except subprocess.TimeoutExpired:
             pass
-        end_session(process.pid)
+        end_marked(mark)
         process.wait()
 
     def run(self, program):
@@ -229,6 +208,7 @@ class Runner:
         out_path = self.output / f"{program.name}.out"
         err_path = self.output / f"{program.name}.err"
         limit = program.timeout * TIMEOUT_FACTOR[self.sanitize]
+        mark = f"KVMSTATD_TEST_RUN={os.getpid()}.{time.monotonic_ns()}.{program.name}"
         begin = time.monotonic()
         status = None
         # Files, not pipes: a daemon that a test left behind must not keep us waiting.
@@ -240,7 +220,7 @@ class Runner:
                     stdout=out,
                     stderr=err,
                     cwd=program.directory,
-                    env=self.environment(program),
+                    env=self.environment(program, mark),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -248,23 +228,23 @@ class Runner:
                 return outcome
             try:
                 status = process.wait(limit)
-                leftovers = end_session(process.pid, LEFTOVER_GRACE)
+                leftovers = end_marked(mark, LEFTOVER_GRACE)
             except subprocess.TimeoutExpired:
-                self.give_up(process)
+                self.give_up(process, mark)
                 leftovers = 0
                 outcome.trouble(f"still running after {limit:.0f} s: ended")
             except BaseException:
-                self.give_up(process)
+                self.give_up(process, mark)
                 raise
         outcome.seconds = time.monotonic() - begin
         outcome.output = out_path.read_text(errors="replace")
         outcome.errors = err_path.read_text(errors="replace")
         judge(outcome.output, status, outcome)
         if leftovers:
-            outcome.trouble(f"left {leftovers} processes behind")
+            outcome.trouble(f"left {leftovers} process(es) behind")
         reports = sorted(self.output.glob(f"{program.name}.sanitizer.*"))
         if reports:
-            outcome.trouble(f"{len(reports)} processes had sanitizer reports")
+            outcome.trouble(f"{len(reports)} process(es) had sanitizer reports")
             outcome.reports = "".join(path.read_text(errors="replace") for path in reports)
         return outcome
 
@@ -302,10 +282,8 @@ class Runner:
     def run_all(self, programs):
         outcomes = []
 
-        def one(program, alone=False):
+        def one(program):
             outcome = self.run(program)
-            if alone and (orphans := end_orphans(LEFTOVER_GRACE)):
-                outcome.trouble(f"left {orphans} processes behind that had left its session")
             self.tell(outcome)
             outcomes.append(outcome)
 
@@ -315,9 +293,8 @@ class Runner:
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
             for done in concurrent.futures.as_completed([pool.submit(one, p) for p in parallel]):
                 done.result()
-        end_orphans(LEFTOVER_GRACE)
         for program in serial:
-            one(program, alone=True)
+            one(program)
         return outcomes
 
 
@@ -437,7 +414,6 @@ def main():
     if required and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         print("FAIL /dev/kvm cannot be opened, and KVMSTATD_REQUIRE_KVM=1")
         lacking = 1
-    adopt_orphans()
     runner = Runner(arguments.build_dir, arguments.sanitize, arguments.verbose)
     try:
         outcomes = runner.run_all(programs)

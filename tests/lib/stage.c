@@ -216,12 +216,18 @@ struct frame *stage_frame(struct stage *stage, unsigned ring)
     return atomic_load(&stage->store->rings[ring].newest);
 }
 
-void stage_tick(struct stage *stage, unsigned ring)
+struct frame *stage_tick_prepare(struct stage *stage, unsigned ring)
 {
     const struct frame *old = stage_frame(stage, ring);
     struct frame *frame = new_frame(stage, ring, old->layout);
     memcpy(frame->status, old->status, old->layout->n_targets);
     memcpy(frame->data, old->data, old->layout->data_bytes);
+    return frame;
+}
+
+void stage_tick(struct stage *stage, unsigned ring)
+{
+    struct frame *frame = stage_tick_prepare(stage, ring);
     ring_publish(&stage->store->rings[ring], frame);
 }
 

@@ -57,7 +57,9 @@ size_t stage_vm_add(struct stage *stage, const struct vm_identity_spec *spec, un
                     uint32_t n_vcpus);
 /* Publishes a frame with a new layout of the ring's VMs: all values 0 and read. */
 struct layout *stage_layout(struct stage *stage, unsigned ring);
-/* Publishes a copy of the ring's newest frame, 100 ms later. */
+/* A copy of the ring's newest frame, 100 ms later; the caller publishes it with ring_publish(). */
+struct frame *stage_tick_prepare(struct stage *stage, unsigned ring);
+/* The same, published. */
 void stage_tick(struct stage *stage, unsigned ring);
 
 /* In the newest frame; vcpu -1 is the VM scope. */

@@ -68,7 +68,8 @@ def check(condition, message="condition does not hold"):
 
 def equal(actual, expected, what="value"):
     if actual != expected:
-        raise AssertionError(f"{what}: got {actual!r}, expected {expected!r}")
+        got, wanted = (v if len(v) < 2000 else v[:2000] + "…" for v in (repr(actual), repr(expected)))
+        raise AssertionError(f"{what}: got {got}, expected {wanted}")
 
 
 def between(low, value, high, what="value"):

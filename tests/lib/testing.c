@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libcheck forks each test (unless CK_FORK=no) and has no notion of a skip, so a skipped test leaves
- * a note in an inherited temporary file and exits well; the TAP line is marked from that note.
+ * libcheck forks each test (unless CK_FORK=no) and has no notion of a skip, so a skipped test
+ * leaves a note in an inherited temporary file and exits well; the TAP line is marked from that
+ * note.
  */
 #include "testing.h"
 
@@ -20,7 +21,8 @@ static void seed_once(void)
     const char *given = getenv("KVMSTATD_TEST_SEED");
     if (state)
         return;
-    state = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) * 2654435761u ^ (uint64_t)getpid();
+    state =
+        given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) * 2654435761u ^ (uint64_t)getpid();
     printf("# seed: KVMSTATD_TEST_SEED=%llu\n", (unsigned long long)state);
     if (!state)
         state = 1;

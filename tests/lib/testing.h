@@ -12,8 +12,8 @@
 int testing_run(Suite *first, ...) __attribute__((sentinel));
 
 /*
- * Ends the running test as skipped: `# SKIP reason` in the TAP output. Call it at the top of a test.
- * With KVMSTATD_REQUIRE_KVM=1 it fails instead.
+ * Ends the running test as skipped: `# SKIP reason` in the TAP output. Call it at the top of a
+ * test. With KVMSTATD_REQUIRE_KVM=1 it fails instead.
  */
 void testing_skip(const char *reason) __attribute__((noreturn));
 

@@ -75,9 +75,9 @@ def _():
 
 @t.test("a process left behind is killed and is a failure")
 def _():
-    outcome = ran("echo 1..1; echo ok 1 - a; sleep 1000 >/dev/null 2>&1 &")
+    outcome = ran("echo 1..1; echo ok 1 - a; setsid sleep 1000 >/dev/null 2>&1 &")
     tap.equal(counts(outcome), (1, 1, 0))
-    tap.check("left 1 processes behind" in outcome.troubles, outcome.troubles)
+    tap.check("left 1 process(es) behind" in outcome.troubles, outcome.troubles)
 
 
 @t.test("a sanitizer's report from any process is a failure")

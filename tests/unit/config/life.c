@@ -150,6 +150,22 @@ START_TEST(match_hostile)
 }
 END_TEST
 
+START_TEST(set_listen)
+{
+    char first[] = ":1", second[] = "unix:/x";
+    char *items[] = {first, second};
+    struct config *c = config_of(""), *want = config_of("web: {listen: [':1', 'unix:/x']}");
+    ck_assert_int_eq(config_set_listen(c, &(struct string_list){2, items}), 0);
+    first[1] = '2'; /* copies */
+    ck_assert(config_equal(c, want));
+    ck_assert_int_eq(config_set_listen(c, &(struct string_list){1, items}), 0);
+    ck_assert_uint_eq(c->web.listen.n, 1);
+    ck_assert_str_eq(c->web.listen.items[0], ":2");
+    config_unref(c);
+    config_unref(want);
+}
+END_TEST
+
 Suite *suite_life(void)
 {
     Suite *suite = suite_create("life");
@@ -160,6 +176,7 @@ Suite *suite_life(void)
     tcase_add_test(tc, match);
     tcase_add_test(tc, wants_stat);
     tcase_add_test(tc, match_hostile);
+    tcase_add_test(tc, set_listen);
     suite_add_tcase(suite, tc);
     return suite;
 }

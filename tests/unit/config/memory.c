@@ -102,6 +102,24 @@ START_TEST(loading)
 }
 END_TEST
 
+START_TEST(setting_listen)
+{
+    char first[] = ":1", second[] = ":2";
+    char *items[] = {first, second};
+    struct config *config = config_of(""), *defaults = config_of("");
+    long n = 0;
+    for (int r = -ENOMEM; r < 0; n++) {
+        countdown = n;
+        r = config_set_listen(config, &(struct string_list){2, items});
+        countdown = -1;
+        ck_assert(r == 0 || (r == -ENOMEM && config_equal(config, defaults)));
+    }
+    ck_assert_int_eq(n, 4);
+    config_unref(config);
+    config_unref(defaults);
+}
+END_TEST
+
 Suite *suite_memory(void)
 {
     Suite *suite = suite_create("memory");
@@ -109,6 +127,7 @@ Suite *suite_memory(void)
     tcase_add_test(tc, making_defaults);
     tcase_add_test(tc, parsing);
     tcase_add_test(tc, loading);
+    tcase_add_test(tc, setting_listen);
     suite_add_tcase(suite, tc);
     return suite;
 }

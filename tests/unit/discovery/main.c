@@ -3,6 +3,6 @@
 
 int main(void)
 {
-    return testing_run(suite_identity(), suite_uevents(), suite_handoff_message(), suite_handoff(),
-                       NULL);
+    return testing_run(suite_identity(), suite_identity_recorded(), suite_cgroup(), suite_uevents(),
+                       suite_handoff_message(), suite_handoff(), NULL);
 }

@@ -6,4 +6,6 @@
 Suite *suite_handoff(void);
 Suite *suite_handoff_message(void);
 Suite *suite_identity(void);
+Suite *suite_identity_recorded(void);
+Suite *suite_cgroup(void);
 Suite *suite_uevents(void);

@@ -25,5 +25,5 @@ int main(void)
 {
     return testing_run(negotiate_suite(), number_suite(), writer_suite(), families_suite(),
                        help_suite(), render_suite(), sums_suite(), selfmetrics_suite(),
-                       (Suite *)NULL);
+                       concurrent_suite(), (Suite *)NULL);
 }

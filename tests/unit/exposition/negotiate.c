@@ -151,14 +151,16 @@ END_TEST
 START_TEST(any_bytes)
 {
     static const char alphabet[] = ",;=/\"\\*q01.9 \tatext/plainversion\xff";
-    char header[64];
-    size_t len = testing_random_below(sizeof header);
-    for (size_t i = 0; i < len; i++)
-        header[i] = alphabet[testing_random_below(sizeof alphabet - 1)];
-    header[len] = '\0';
-    enum exposition_format format = exposition_negotiate(header);
-    ck_assert(format == EXPOSITION_TEXT || format == EXPOSITION_OPENMETRICS);
-    (void)exposition_accepts_gzip(header);
+    for (int round = 0; round < 20000; round++) {
+        char header[64];
+        size_t len = testing_random_below(sizeof header);
+        for (size_t i = 0; i < len; i++)
+            header[i] = alphabet[testing_random_below(sizeof alphabet - 1)];
+        header[len] = '\0';
+        enum exposition_format format = exposition_negotiate(header);
+        ck_assert(format == EXPOSITION_TEXT || format == EXPOSITION_OPENMETRICS);
+        (void)exposition_accepts_gzip(header);
+    }
 }
 END_TEST
 
@@ -177,7 +179,7 @@ Suite *negotiate_suite(void)
     TCase *tc = tcase_create("accept");
     tcase_add_loop_test(tc, accept_headers, 0, ARRAY_LEN(accepts));
     tcase_add_loop_test(tc, accept_encodings, 0, ARRAY_LEN(encodings));
-    tcase_add_loop_test(tc, any_bytes, 0, 50);
+    tcase_add_test(tc, any_bytes);
     tcase_add_test(tc, content_types);
     suite_add_tcase(suite, tc);
     return suite;

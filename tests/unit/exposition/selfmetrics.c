@@ -22,7 +22,11 @@ static char *render(struct store *store, const struct roster *roster, enum expos
 
 START_TEST(a_roster)
 {
-    struct roster roster = {.read = 3, .kernel_vms = 9, .targets_statsfd = {.vm = 2, .vcpu = 8}};
+    struct roster roster = {
+        .read = 3,
+        .kernel_vms = 9,
+        .targets = {
+            [SCOPE_VM][TARGET_SOURCE_STATSFD] = 2, [SCOPE_VCPU][TARGET_SOURCE_STATSFD] = 8}};
     roster.unreadable[UNREADABLE_NO_STATS_FD] = 4;
     roster.unreadable[UNREADABLE_DISABLED] = 5;
     CLEANUP_FREE char *text = render(NULL, &roster, _i);

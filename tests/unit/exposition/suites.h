@@ -3,6 +3,7 @@
 
 #include "testing.h"
 
+Suite *concurrent_suite(void);
 Suite *families_suite(void);
 Suite *help_suite(void);
 Suite *negotiate_suite(void);

@@ -73,6 +73,8 @@ START_TEST(all_kinds)
     /* How many are blocking. */
     assert_line(text, "kvm_vcpu_blocking{vm=\"a\"} 2");
     assert_lacks(text, "vcpu=");
+    assert_line(text, "# HELP kvm_vcpu_exits Times the vCPU left guest mode, for whatever reason. "
+                      "Summed over the VM's vCPUs.");
     fixture_deinit(&f);
 }
 END_TEST

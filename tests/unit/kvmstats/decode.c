@@ -403,6 +403,10 @@ START_TEST(what_is_cut_off_is_named)
     struct sample file = sample_file();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         refuse_bytes(&file, cases[i].len, cases[i].field, cases[i].len, cases[i].message);
+    /* Cut off before the descriptors begin. */
+    file.desc_offset = 1000;
+    refuse_bytes(&file, 100, "descriptors", 100, "descriptor 0 of 4 stands at 1000 to 1032");
+    file.desc_offset = 40;
     /* The data are not looked at. */
     struct kvmstats_schema *schema = NULL;
     ck_assert_int_eq(decode_copy(&file, SAMPLE_EXTENT, &schema, NULL), 0);

@@ -94,7 +94,6 @@ struct fake_vm fake_vm_start(struct rig *rig, const char *name)
         .vmm = "fake",
         .machine = "",
         .unit = "",
-        .source = "statsfd",
         .pid = vm.pid,
         .created_ns = clock_now_ns(),
     };
@@ -139,7 +138,9 @@ int fake_target(struct rig *rig, struct fake_vm *vm, int32_t vcpu)
                      0, &error) < 0)
         ck_abort_msg("%s", error.message);
     int poke = dup(memfd);
-    ck_assert_int_eq(planner_target_add(rig->planner, vm->planned, vcpu, schema, memfd), 0);
+    ck_assert_int_eq(
+        planner_target_add(rig->planner, vm->planned, vcpu, schema, TARGET_SOURCE_STATSFD, memfd),
+        0);
     return poke;
 }
 

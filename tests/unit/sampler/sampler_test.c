@@ -270,6 +270,21 @@ START_TEST(leaving_vcpu_keeps_its_share)
     ck_assert_ptr_nonnull(place->retired);
     ck_assert_uint_eq(place->retired[0], 222 + 100);
     view_drop(&view);
+
+    /* The same vCPU comes back, as when its VMM opens its stats fd anew: it is not counted twice.
+     */
+    close(fds[1]);
+    fds[1] = fake_target(&rig, &vm, 1);
+    ck_assert_int_eq(planner_commit(rig.planner), 0);
+    sleep_ms(2);
+    rig_step(&rig);
+    sleep_ms(2);
+    rig_step(&rig);
+    ck_assert_int_eq(view_take(rig.store, &view), 0);
+    place = find_place(&view, vm.id);
+    ck_assert_ptr_nonnull(place);
+    ck_assert_uint_eq(place->retired[0], 100);
+    view_drop(&view);
     for (int i = 0; i < 3; i++)
         close(fds[i]);
     rig_stop(&rig);
@@ -315,8 +330,12 @@ START_TEST(limits_hold)
     close(fake_target(&rig, &vm, 0));
     schema = &rig.store->schemas.entries[0];
     before = open_fds();
-    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 0, schema, dup(0)), -EEXIST);
-    ck_assert_int_eq(planner_target_add(rig.planner, vm.planned, 1, schema, dup(0)), -ENOSPC);
+    ck_assert_int_eq(
+        planner_target_add(rig.planner, vm.planned, 0, schema, TARGET_SOURCE_STATSFD, dup(0)),
+        -EEXIST);
+    ck_assert_int_eq(
+        planner_target_add(rig.planner, vm.planned, 1, schema, TARGET_SOURCE_STATSFD, dup(0)),
+        -ENOSPC);
     ck_assert_uint_eq(open_fds(), before);
     rig_stop(&rig);
     fake_vm_kill(&vm);
@@ -492,6 +511,24 @@ START_TEST(fast_group_is_served_within_a_slow_sweep)
 }
 END_TEST
 
+/* A group whose sweep takes longer than its interval is due again at once, always. */
+START_TEST(always_due_group_leaves_time_for_the_rest)
+{
+    struct rig rig;
+    rig_prepare(&rig, "");
+    rig.config->sampling.interval_ns = 1;
+    struct fake_vm vm = fake_vm_start(&rig, "web");
+    close(fake_target(&rig, &vm, 0));
+    ck_assert_int_eq(planner_commit(rig.planner), 0);
+    rig_step(&rig); /* adopts the plan and watches the VMM */
+    fake_vm_kill(&vm);
+    rig_step(&rig);
+    ck_assert_uint_ge(rig.store->self.ticks, 1);
+    ck_assert_uint_eq(seen_times(&rig, vm.id), 0);
+    rig_stop(&rig);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("sampler");
@@ -512,6 +549,7 @@ static Suite *suite(void)
     tcase_add_test(tc, moving_vm_is_there_exactly_once);
     tcase_add_test(tc, churn_leaves_nothing_behind);
     tcase_add_test(tc, fast_group_is_served_within_a_slow_sweep);
+    tcase_add_test(tc, always_due_group_leaves_time_for_the_rest);
     suite_add_tcase(s, tc);
     return s;
 }

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which sources may be used for a VM, and what to say when none can. */
+#include "attach_internal.h"
+
+#include <string.h>
+
+/* The place of a source in discovery.sources, the best first; -1: it may not be used. */
+static int source_rank(const struct config *config, enum config_source source)
+{
+    for (size_t i = 0; i < config->discovery.n_sources; i++) {
+        if (config->discovery.sources[i] == source)
+            return (int)i;
+    }
+    return -1;
+}
+
+/* Whether a target that can be read both ways is to be read by BPF. */
+bool attach_prefers_bpf(const struct config *config)
+{
+    int bpf = source_rank(config, CONFIG_SOURCE_BPF);
+    int statsfd = source_rank(config, CONFIG_SOURCE_STATSFD);
+    return bpf >= 0 && (statsfd < 0 || bpf < statsfd);
+}
+
+/* The owner's file by which the VM is known, or NULL. */
+const struct kvm_file *attach_key_file(const struct found_vm *vm)
+{
+    const struct kvm_file_list *files = &vm->owner->files;
+    for (size_t i = 0; i < files->n; i++) {
+        if (files->files[i].fd == vm->key_fd && !kvm_file_is_stats(&files->files[i]))
+            return &files->files[i];
+    }
+    return NULL;
+}
+
+/* What would help a VM that has no stats fds, where BPF does not. */
+void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struct trouble *trouble)
+{
+    const char *why = strcmp(vm->identity.vmm, "qemu") == 0
+                          ? "this QEMU keeps no statistics fds open (8.1 and later keep those of "
+                            "the vCPUs)"
+                          : "its VMM keeps no statistics fds open";
+    if (source_rank(d->config, CONFIG_SOURCE_BPF) < 0)
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD,
+                     "%s; \"bpf\" in discovery.sources could read it", why);
+    else if (*kernelview_why_not(d->kernelview))
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s, and BPF cannot be used: %s", why,
+                     kernelview_why_not(d->kernelview));
+    else
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s", why);
+}
+
+/* Whether the VM is to be read at all, by its owner and the configuration; else why not. */
+bool attach_may_read(struct discovery *d, const struct found_vm *vm, struct trouble *trouble)
+{
+    const struct process *process = processes_find(d, vm->owner->pid);
+    char label[DETAIL_BYTES];
+
+    report_label(vm, label, sizeof label);
+    if (!config_match(d->config, label, vm->identity.uuid, vm->identity.vmm, vm->identity.unit)
+             .enabled)
+        attach_blame(trouble, UNREADABLE_DISABLED, "switched off by a rule of the configuration");
+    else if (process && process->denied)
+        attach_blame(
+            trouble, UNREADABLE_PERMISSION,
+            "its VMM's fds may not be listed: run kvmstatd as root or with CAP_SYS_PTRACE");
+    else
+        return true;
+    return false;
+}
+
+/* By which ways the VM can be read; when by none, *trouble says why. */
+struct ways attach_find_ways(struct discovery *d, const struct found_vm *vm,
+                             struct trouble *trouble)
+{
+    const struct kvm_file_list *files = &vm->owner->files;
+    bool fds_allowed = source_rank(d->config, CONFIG_SOURCE_STATSFD) >= 0, has_stats = false;
+    struct ways ways = {false, false};
+
+    for (size_t i = 0; i < files->n; i++)
+        has_stats = has_stats || kvm_file_is_stats(&files->files[i]);
+    ways.fds = fds_allowed && has_stats && vm->owner->n_holdings == 1;
+    ways.bpf = source_rank(d->config, CONFIG_SOURCE_BPF) >= 0 && attach_key_file(vm) &&
+               kernelview_works(d->kernelview);
+    if (ways.fds || ways.bpf)
+        return ways;
+    if (!has_stats)
+        attach_blame_no_stats(d, vm, trouble);
+    else if (!fds_allowed)
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD,
+                     "discovery.sources does not allow \"statsfd\", the only way to read it");
+    else
+        attach_blame(
+            trouble, UNREADABLE_AMBIGUOUS,
+            "its process holds %zu VMs, and statistics fds do not say which VM they are of%s%s",
+            vm->owner->n_holdings,
+            *kernelview_why_not(d->kernelview) ? "; BPF would tell, but cannot be used: " : "",
+            kernelview_why_not(d->kernelview));
+    return ways;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the BPF programs and user space both know: records and tables, in fixed-width types. */
+#pragma once
+
+#include <linux/types.h>
+
+/* One open KVM file of one process, as the iterator saw it. */
+struct bpf_kvm_file {
+    __u64 kvm;      /* the VM object's address */
+    __u64 vcpu;     /* the vCPU object's; 0 for a VM's own file */
+    __u32 tgid;     /* the process that holds the file … */
+    __s32 fd;       /* … and its number there */
+    __s32 vcpu_id;  /* -1 for a VM's own file */
+    __s32 vcpu_tid; /* the thread that runs the vCPU, in the initial PID namespace; 0: none yet */
+    __s32 owner;    /* tgid or tid that made the VM */
+    __s32 reserved;
+};
+
+/* One block to copy: `bytes` from a kernel address to the element of a frame. */
+struct bpf_copy {
+    __u64 address; /* 0: leave it */
+    __u32 bytes;
+    __u32 element;
+    __u32 failed; /* set when the copy faulted */
+    __u32 seen;   /* by the iterator's pass: the mark of the pass that copied it */
+};
+
+/* Argument of the sweep: copies[first … first + n - 1] into the frame that starts at `base`. */
+struct bpf_sweep_args {
+    __u32 first;
+    __u32 n;
+    __u32 base;   /* element */
+    __u32 failed; /* result: how many copies faulted */
+};
+
+enum {
+    /* Copies of one call: the verifier walks each, and other groups may want their turn between. */
+    BPF_SWEEP_CHUNK = 256,
+};

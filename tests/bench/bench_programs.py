@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks that are programs of their own: one tick, and rendering."""
+
+import os
+import re
+
+import figures
+import lab
+from figures import Figure, info
+
+SWEEP_BAR = 1.10
+RENDER_BAR_NS = 40
+
+
+def _run(argv):
+    """Its output; the program and what it started end with us."""
+    with lab.Process(argv) as process:
+        output = process.read_all()
+        if process.wait() != 0:
+            raise RuntimeError(f"{argv[0]} failed: {process.errors()}")
+    return output
+
+
+def _program(name):
+    return os.path.join(lab.BUILD, "tests", name)
+
+
+def sweep(options):
+    """One tick over all targets against a bare loop of preads over the same fds."""
+    rounds = 50 if options.quick else 400
+    argv = [_program("bench-sweep"), "--vms", str(options.vms), "--vcpus", "4", "--fds", "100",
+            "--rounds", str(rounds)]
+    command = "build-bench/tests/" + " ".join(["bench-sweep", *argv[1:]])
+    got = {k: float(v) for k, v in (line.split() for line in _run(argv).splitlines())}
+    n = int(got["targets"])
+    ratio = got["ratio_cpu"]
+    return [
+        Figure(f"one tick over {n:,} targets / a bare loop of preads", f"≤ {SWEEP_BAR:.2f}×",
+               f"{ratio:.3f}×", ratio <= SWEEP_BAR, command),
+        info("… the tick; the bare loop", f"{got['tick_cpu_ns_per_target']:.0f} ns a target; "
+             f"{got['bare_one_buffer_cpu_ns_per_target']:.0f} ns", command),
+        info("… against a bare loop that alternates between two buffers, as frames do",
+             f"{got['ratio_cpu_two_buffers']:.3f}×", command),
+        info("… by the wall clock instead of the thread's CPU time", f"{got['ratio_wall']:.3f}×",
+             command),
+    ]
+
+
+def render(options):
+    """Rendering of all statistics with per-vCPU histograms, one thread."""
+    argv = [_program("bench-render"), str(options.vms), "4", "5" if options.quick else "31"]
+    command = "build-bench/tests/" + " ".join(["bench-render", *argv[1:]])
+    output = _run(argv)
+    samples, size = re.search(r"(\d+) samples, (\d+) bytes", output).groups()
+    ns = {what.strip(): float(median) for what, median in
+          re.findall(r"^(.*?)\s+([\d.]+) ns a sample", output, re.M)}
+    first = ns.pop("OpenMetrics 1.0.0")
+    return [
+        Figure(f"rendering {int(samples):,} samples of OpenMetrics ({figures.mib(int(size))})",
+               f"≤ {RENDER_BAR_NS} ns a sample", f"{first:.1f} ns", first <= RENDER_BAR_NS, command),
+        *(info(f"… {what}", f"{value:.1f} ns", command) for what, value in ns.items()),
+    ]

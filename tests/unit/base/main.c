@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "suites.h"
+
+int main(void)
+{
+    return testing_run(suite_buffer(), suite_cleanup(), suite_log(), suite_mailbox(), NULL);
+}

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "testing.h"
+
+Suite *suite_buffer(void);
+Suite *suite_cleanup(void);
+Suite *suite_log(void);
+Suite *suite_mailbox(void);
