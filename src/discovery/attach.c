@@ -217,7 +217,7 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         return; /* memory is short: as before, for now */
     if (attach_may_read(d, vm, &trouble))
         ways = attach_find_ways(d, vm, &trouble);
-    if (!ways.bpf || vm->owner->n_holdings == 1)
+    if (!vm->kvm && (!ways.bpf || vm->owner->n_holdings == 1))
         attach_set_vcpus(d, vm, n_vcpus);
     if (!ways.fds && !ways.bpf) {
         attach_drop(d, vm);

@@ -184,7 +184,11 @@ static void vm_created(struct discovery *d, const struct uevent *event)
 static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
     for (size_t i = 0; i < d->n_vms; i++) {
-        const struct found_vm *vm = d->vms[i];
+        struct found_vm *vm = d->vms[i];
+        if (vm->kvm && vm->creator_tid == event->tid) {
+            denied_closed(d, vm);
+            return;
+        }
         if (vm->key_fd < 0 && vm->creator_tid == event->tid) {
             /* We only have the kernel's word for it, and now for its end. */
             look_undo_denied(d, vm);
@@ -278,6 +282,11 @@ void discovery_read_failed(struct discovery *d, void *owner, int32_t vcpu, int e
 
     if (!target || target->failing)
         return;
+    if (error == -ESRCH) {
+        /* Its files are closed, so it has gone: the look will tell with what. */
+        looks_add(d, vm->owner->pid, clock_now_ns());
+        return;
+    }
     target->failing = true;
     say_what(vcpu, what, sizeof what);
     report_label(vm, label, sizeof label);
@@ -332,13 +341,15 @@ static void rescan(struct discovery *d)
     }
     d->rescan_error = 0;
     d->look_at_everything = false;
-    if (d->n_denied && !d->denied_said)
+    if (d->n_denied && denied_can_ask(d))
+        d->denied_pending = true;
+    else if (d->n_denied && !d->denied_said)
         log_warn(
             "discovery",
             "the files of %u process(es) may not be listed, VMs there are found by the kernel's "
             "events alone and cannot be read: it takes CAP_SYS_PTRACE",
             d->n_denied);
-    d->denied_said = d->denied_said || d->n_denied;
+    d->denied_said = d->denied_said || (d->n_denied && !d->denied_pending);
 }
 
 /*

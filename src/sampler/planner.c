@@ -311,9 +311,10 @@ int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t v
 }
 
 int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
-                           const struct schema *schema, uint64_t address)
+                           const struct schema *schema, uint64_t address,
+                           const struct bpf_wanted *wanted)
 {
-    if (!address || !planner_vm_is_pinned(vm))
+    if (!address || (!wanted && !planner_vm_is_pinned(vm)))
         return -EINVAL;
     return add_target(planner, vm,
                       &(struct sampled_target){
@@ -322,6 +323,7 @@ int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32
                           .vcpu = vcpu,
                           .fd = -1,
                           .address = address,
+                          .wanted = wanted ? *wanted : (struct bpf_wanted){0},
                       });
 }
 
