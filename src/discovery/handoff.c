@@ -378,6 +378,11 @@ void handoff_free(struct handoff *h)
     free(h);
 }
 
+void handoff_close_fd(struct handoff *h, int fd)
+{
+    handoff_closer_put(h->closer, fd);
+}
+
 /* --- dispatching --- */
 
 int handoff_epoll_fd(const struct handoff *h)

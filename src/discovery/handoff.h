@@ -76,6 +76,12 @@ MUST_USE int handoff_start(struct handoff *handoff);
 /* A new configuration is in force. Takes a reference. */
 void handoff_set_config(struct handoff *handoff, struct config *config);
 
+/*
+ * Closes an fd that was given (-1: nothing), on a thread of its own: the last one of a VM takes the
+ * VM apart.
+ */
+void handoff_close_fd(struct handoff *handoff, int fd);
+
 /* Readable when there is something to dispatch; borrowed. */
 int handoff_epoll_fd(const struct handoff *handoff);
 /* A bounded amount of what there is to do; cheap when there is nothing. */
