@@ -467,7 +467,8 @@ def _():
         client.socket.recv(4096)  # WELCOME
         tap.equal(answer(client), "not_yours")
         tap.equal(answer(client), "accepted")  # by the VM's own file
-        tap.wait_for(lambda: row(daemon, os.getpid())["vm_scope_read"], what="the VM")
+        tap.wait_for(lambda: row(daemon, os.getpid()).get("vm_scope_read"),
+                     what="the VM")
 
 
 @t.test("a user who may not is refused, and his VM listed with what would help")
