@@ -15,7 +15,6 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -31,41 +30,46 @@ enum {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kvmstatd_handoff *handles; /* guarded by `lock` */
-static sigset_t before_fork;             /* guarded by `lock` */
+static struct guard before_fork;         /* guarded by `lock` */
 
-int raw_close(int fd)
-{
-    if (fd >= 0)
-        (void)syscall(SYS_close, fd);
-    return -1;
-}
-
-void handoff_lock(sigset_t *ret_before)
+void guard_begin(struct guard *guard)
 {
     sigset_t all;
     (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, ret_before);
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &guard->cancel_state);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &guard->signals);
+}
+
+void guard_end(const struct guard *guard)
+{
+    (void)pthread_sigmask(SIG_SETMASK, &guard->signals, NULL);
+    (void)pthread_setcancelstate(guard->cancel_state, NULL);
+}
+
+void handoff_lock(struct guard *guard)
+{
+    guard_begin(guard);
     (void)pthread_mutex_lock(&lock);
 }
 
-void handoff_unlock(const sigset_t *before)
+void handoff_unlock(const struct guard *guard)
 {
     (void)pthread_mutex_unlock(&lock);
-    (void)pthread_sigmask(SIG_SETMASK, before, NULL);
+    guard_end(guard);
 }
 
 void item_close_fds(struct item *item)
 {
-    item->stats_fd = raw_close(item->stats_fd);
-    item->vm_fd = raw_close(item->vm_fd);
+    item->stats_fd = fd_close(item->stats_fd);
+    item->vm_fd = fd_close(item->vm_fd);
 }
 
 static void close_all(struct kvmstatd_handoff *h)
 {
     for (struct item *item = h->first; item; item = item->next)
         item_close_fds(item);
-    h->socket_fd = raw_close(h->socket_fd);
-    h->wake_fd = raw_close(h->wake_fd);
+    h->socket_fd = fd_close(h->socket_fd);
+    h->wake_fd = fd_close(h->wake_fd);
 }
 
 void handoff_destroy(struct kvmstatd_handoff *h)
@@ -88,15 +92,15 @@ void handoff_destroy(struct kvmstatd_handoff *h)
 
 static void before_forking(void)
 {
-    sigset_t before;
-    handoff_lock(&before);
-    before_fork = before;
+    struct guard guard;
+    handoff_lock(&guard);
+    before_fork = guard;
 }
 
 static void after_fork_in_parent(void)
 {
-    sigset_t before = before_fork;
-    handoff_unlock(&before);
+    struct guard guard = before_fork;
+    handoff_unlock(&guard);
 }
 
 /*
@@ -105,13 +109,13 @@ static void after_fork_in_parent(void)
  */
 static void after_fork_in_child(void)
 {
-    sigset_t before = before_fork;
+    struct guard guard = before_fork;
     for (struct kvmstatd_handoff *h = handles; h; h = h->next) {
         close_all(h);
         h->orphaned = true;
     }
     handles = NULL;
-    handoff_unlock(&before);
+    handoff_unlock(&guard);
 }
 
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -126,7 +130,7 @@ static void watch_forks(void)
 
 static int start_thread(struct kvmstatd_handoff *h)
 {
-    sigset_t all, before;
+    struct guard guard;
     pthread_attr_t attributes;
     pthread_t thread;
     int r = pthread_attr_init(&attributes);
@@ -135,14 +139,13 @@ static int start_thread(struct kvmstatd_handoff *h)
     /* A program with much thread-local data may need more than we do: then libc's default stays. */
     (void)pthread_attr_setstacksize(&attributes, MAX_OF(STACK_BYTES, PTHREAD_STACK_MIN));
     (void)pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    guard_begin(&guard);
     r = pthread_create(&thread, &attributes, link_main, h);
     if (r == EINVAL) {
         (void)pthread_attr_setstacksize(&attributes, 16 * STACK_BYTES);
         r = pthread_create(&thread, &attributes, link_main, h);
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    guard_end(&guard);
     (void)pthread_attr_destroy(&attributes);
     return -r;
 }
@@ -165,7 +168,7 @@ static int set_address(struct sockaddr_un *address, const char *path)
 
 int kvmstatd_handoff_connect(const char *socket_path, struct kvmstatd_handoff **ret_handoff)
 {
-    sigset_t before;
+    struct guard guard;
     (void)pthread_once(&fork_once, watch_forks);
     if (fork_error)
         return -fork_error;
@@ -184,7 +187,7 @@ int kvmstatd_handoff_connect(const char *socket_path, struct kvmstatd_handoff **
         free(h);
         return r;
     }
-    handoff_lock(&before);
+    handoff_lock(&guard);
     h->next = handles;
     handles = h;
     /* Here and now: a VMM may be about to forbid itself socket() and connect(). */
@@ -192,7 +195,7 @@ int kvmstatd_handoff_connect(const char *socket_path, struct kvmstatd_handoff **
     r = start_thread(h);
     if (r < 0)
         handoff_destroy(h);
-    handoff_unlock(&before);
+    handoff_unlock(&guard);
     if (r == 0)
         *ret_handoff = h;
     return r;
@@ -200,11 +203,12 @@ int kvmstatd_handoff_connect(const char *socket_path, struct kvmstatd_handoff **
 
 /* --- giving --- */
 
-/* Rings the thread's bell. Not write(), which would be a cancellation point. */
+/* Rings the thread's bell. */
 static void wake(const struct kvmstatd_handoff *h)
 {
     uint64_t one = 1;
-    (void)syscall(SYS_write, h->wake_fd, &one, sizeof one);
+    ssize_t n = write(h->wake_fd, &one, sizeof one);
+    (void)n; /* EAGAIN: it rings */
 }
 
 static struct item *find(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
@@ -285,9 +289,9 @@ static bool is_ours(const struct kvmstatd_handoff *h)
 static int give_vm(struct kvmstatd_handoff *h, struct item *item, int stats_fd, int vm_fd,
                    uint64_t *ret_vm)
 {
-    sigset_t before;
+    struct guard guard;
     int r = 0;
-    handoff_lock(&before);
+    handoff_lock(&guard);
     if (item->stats_fd < 0)
         r = duplicate(stats_fd, &item->stats_fd);
     if (r == 0 && vm_fd >= 0)
@@ -298,7 +302,7 @@ static int give_vm(struct kvmstatd_handoff *h, struct item *item, int stats_fd, 
         *ret_vm = item->vm;
         wake(h);
     }
-    handoff_unlock(&before);
+    handoff_unlock(&guard);
     if (r < 0)
         item_free(item);
     return r;
@@ -307,11 +311,11 @@ static int give_vm(struct kvmstatd_handoff *h, struct item *item, int stats_fd, 
 static int give_vcpu(struct kvmstatd_handoff *h, struct item *item, int stats_fd, uint64_t vm,
                      uint32_t vcpu_id)
 {
-    sigset_t before;
+    struct guard guard;
     int r = 0;
     item->vm = vm;
     item->vcpu = vcpu_id;
-    handoff_lock(&before);
+    handoff_lock(&guard);
     handoff_take_notes(h);
     if (!find(h, vm, VM_SCOPE))
         r = -ENOENT;
@@ -323,7 +327,7 @@ static int give_vcpu(struct kvmstatd_handoff *h, struct item *item, int stats_fd
         append(h, item);
         wake(h);
     }
-    handoff_unlock(&before);
+    handoff_unlock(&guard);
     if (r < 0)
         item_free(item);
     return r;
@@ -452,12 +456,11 @@ static bool leave_note(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
 
 static int gone(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
 {
-    sigset_t all, before;
+    struct guard guard;
     int r = 0;
     if (!is_ours(h))
         return -ECHILD;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    guard_begin(&guard);
     if (pthread_mutex_trylock(&lock) == 0) {
         handoff_take_notes(h);
         r = take_back_one(h, vm, vcpu);
@@ -469,7 +472,7 @@ static int gone(struct kvmstatd_handoff *h, uint64_t vm, int64_t vcpu)
     }
     if (r == 0)
         wake(h);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    guard_end(&guard);
     return r;
 }
 
@@ -485,10 +488,10 @@ int kvmstatd_handoff_vcpu_gone(struct kvmstatd_handoff *h, uint64_t vm, uint32_t
 
 void kvmstatd_handoff_close(struct kvmstatd_handoff *h)
 {
-    sigset_t before;
+    struct guard guard;
     if (!h)
         return;
-    handoff_lock(&before);
+    handoff_lock(&guard);
     if (!is_ours(h)) {
         /* The child's copy: its fds are closed, or (no fork handler ran) are its exec's to close.
          */
@@ -503,17 +506,17 @@ void kvmstatd_handoff_close(struct kvmstatd_handoff *h)
         h->closing_until_ns = clock_now_ns() + CLOSING_MS * NSEC_PER_MSEC;
         wake(h);
     }
-    handoff_unlock(&before);
+    handoff_unlock(&guard);
 }
 
 int kvmstatd_handoff_get_status(struct kvmstatd_handoff *h,
                                 struct kvmstatd_handoff_status *ret_status)
 {
     struct kvmstatd_handoff_status status = {0};
-    sigset_t before;
+    struct guard guard;
     if (!is_ours(h))
         return -ECHILD;
-    handoff_lock(&before);
+    handoff_lock(&guard);
     handoff_take_notes(h);
     for (const struct item *item = h->first; item; item = item->next) {
         bool current = h->welcomed && item->connection == h->connection;
@@ -525,7 +528,7 @@ int kvmstatd_handoff_get_status(struct kvmstatd_handoff *h,
     status.connected = h->welcomed;
     status.last_reason = h->last_reason;
     status.n_connected = h->n_welcomed;
-    handoff_unlock(&before);
+    handoff_unlock(&guard);
     *ret_status = status;
     return 0;
 }

@@ -96,8 +96,15 @@ void *link_main(void *handle);
 
 /* --- the lock --- */
 
-void handoff_lock(sigset_t *ret_before);
-void handoff_unlock(const sigset_t *before);
+/* What is kept away while the lock is held: signals and cancellation. */
+struct guard {
+    sigset_t signals;
+    int cancel_state;
+};
+void guard_begin(struct guard *ret_guard);
+void guard_end(const struct guard *guard);
+void handoff_lock(struct guard *ret_guard);
+void handoff_unlock(const struct guard *guard);
 
 /* --- for link.c, from handoff.c --- */
 
@@ -106,9 +113,3 @@ void item_close_fds(struct item *item);
 void handoff_take_notes(struct kvmstatd_handoff *h);
 /* Frees the handle and all that it still has. */
 void handoff_destroy(struct kvmstatd_handoff *h);
-
-/*
- * close() without being a cancellation point, and past whoever has put a close() of his own before
- * libc's, as the preload shim does.
- */
-int raw_close(int fd);

@@ -29,7 +29,7 @@ enum {
 
 static void disconnect(struct kvmstatd_handoff *h)
 {
-    h->socket_fd = raw_close(h->socket_fd);
+    h->socket_fd = fd_close(h->socket_fd);
     h->welcomed = false;
     h->put_off_until_ns = INT64_MAX;
 }
@@ -348,9 +348,9 @@ static void wait_for(int wake_fd, int socket_fd, short events, int64_t until_ns)
 void *link_main(void *handle)
 {
     struct kvmstatd_handoff *h = handle;
-    sigset_t blocked;
+    struct guard guard;
     (void)pthread_setname_np(pthread_self(), "kvmstatd");
-    handoff_lock(&blocked);
+    handoff_lock(&guard);
     for (;;) {
         int64_t until_ns;
         short events = work(h, &until_ns);
@@ -360,10 +360,10 @@ void *link_main(void *handle)
             break;
         }
         int wake_fd = h->wake_fd, socket_fd = h->socket_fd;
-        handoff_unlock(&blocked);
+        handoff_unlock(&guard);
         wait_for(wake_fd, socket_fd, events, until_ns);
-        handoff_lock(&blocked);
+        handoff_lock(&guard);
     }
-    handoff_unlock(&blocked);
+    handoff_unlock(&guard);
     return NULL;
 }
