@@ -14,6 +14,7 @@ from exposed import OPENMETRICS, first_sample, held_between, row, series, shown
 t = tap.Tests()
 
 PERFMON, BPF = 38, 39
+PIDFD_GETFD = 438
 CONFIG = "sampling: {interval: 10ms}\ndiscovery: {sources: [bpf], rescan: 200ms}\n"
 
 
@@ -123,6 +124,22 @@ def _():
                      what="the one that stays to go on")
         tap.wait_for(lambda: daemon.n_fds() <= fds + 2, what="all fds to be closed")
         tap.check("cannot be read" not in daemon.errors() and daemon.running(), daemon.errors())
+
+
+@t.test("fds that may be listed but not borrowed: the VM is read all the same")
+def _():
+    setup()
+    with lab.DemoVms(vms=2, vcpus=2, name="web", load="mix") as demo, \
+            lab.Daemon(CONFIG + "metrics: {histograms: vcpu}\n",
+                       preexec=lab.forbid_call(PIDFD_GETFD)) as daemon:
+        for vm, pid in demo.vms:
+            first_sample(daemon, vm)
+            tap.check(held_between(daemon, vm, pid, None) > 20, "the guest is busy")
+        tap.check(has_no_pins(daemon), "it holds an fd of KVM's")
+        with kvmfd.Uevents() as events:
+            os.kill(demo.vms[0][1], signal.SIGKILL)
+            events.wait("destroy", [demo.vms[0][1]])
+        tap.wait_for(lambda: shown(daemon, "web") == 1, what="the dead VM to go")
 
 
 @t.test("without BPF either, it says why a VM is not read")
