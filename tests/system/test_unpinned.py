@@ -129,9 +129,9 @@ def _():
 @t.test("fds that may be listed but not borrowed: the VM is read all the same")
 def _():
     setup()
+    config = "sampling: {interval: 10ms}\nmetrics: {histograms: vcpu}\n"  # stats fds first
     with lab.DemoVms(vms=2, vcpus=2, name="web", load="mix") as demo, \
-            lab.Daemon(CONFIG + "metrics: {histograms: vcpu}\n",
-                       preexec=lab.forbid_call(PIDFD_GETFD)) as daemon:
+            lab.Daemon(config, preexec=lab.forbid_call(PIDFD_GETFD)) as daemon:
         for vm, pid in demo.vms:
             first_sample(daemon, vm)
             tap.check(held_between(daemon, vm, pid, None) > 20, "the guest is busy")
