@@ -89,8 +89,9 @@ def _():
 @t.test("a vCPU whose file is closed is let go, the VM goes on; a VM is read by its vCPUs' files too")
 def _():
     setup()
-    with daemon_with(BPF, PERFMON) as daemon, \
-            kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1") as vmm:
+    config = "sampling: {interval: 10ms}\ndiscovery: {sources: [bpf], rescan: 1h}\n"
+    with kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1") as vmm, \
+            daemon_with(BPF, PERFMON, config=config) as daemon:
         tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 2, what="the VM")
         vmm.tell("close a/1")
         tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 1, what="one vCPU less")
