@@ -157,6 +157,15 @@ static int resolve(struct discovery *d, struct process *process, struct holding 
     return 0;
 }
 
+static bool is_held(const struct holding *holdings, size_t n, const struct found_vm *vm)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (holdings[i].vm == vm)
+            return true;
+    }
+    return false;
+}
+
 /* The process holds VMs, by vmm->files. Returns 0 or -errno: then it is to be listed again. */
 static int take_stock(struct discovery *d, struct process *process)
 {
@@ -187,7 +196,8 @@ static int take_stock(struct discovery *d, struct process *process)
         int e = resolve(d, process, &holding);
         if (e < 0)
             r = e;
-        if (holding.vm)
+        /* Files that changed under the look can make two groups one VM: it is held once. */
+        if (holding.vm && !is_held(now, vmm->n_holdings, holding.vm))
             now[vmm->n_holdings++] = holding;
     }
     return r;

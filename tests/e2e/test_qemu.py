@@ -11,6 +11,8 @@ import tap
 t = tap.Tests()
 
 BORROWING_ONLY = "discovery: {sources: [statsfd]}\n"
+# A host's other ways of reading a VM would find these.
+STATS_FDS_ONLY = "discovery:\n  sources: [handoff, statsfd]\n"
 UUID = "5d1f0a5e-3b7c-4a35-9c8e-0f1f5a6f7b21"
 # libvirt allows such names: a comma is doubled on QEMU's command line, all else stands as it is.
 ODD_NAME = """a,b "c" d=e,name=x \u00e4\u20ac 'f' {g} \\h"""
@@ -82,7 +84,7 @@ def _():
 @t.test("names with commas, quotes, spaces, non-ASCII characters come out as they are")
 def _():
     setup()
-    with qemu_without_stats_fds(name=ODD_NAME) as qemu, lab.Daemon() as daemon:
+    with qemu_without_stats_fds(name=ODD_NAME) as qemu, lab.Daemon(STATS_FDS_ONLY) as daemon:
         tap.equal(wait_known(daemon, qemu.pid)[qemu.pid]["name"], ODD_NAME)
 
 
@@ -92,7 +94,7 @@ def _():
     raw = b"bad\xff\xfe\x01name"
     args = [b"-name", raw]
     with qemu_without_stats_fds(name=None, args=args) as qemu, \
-            qemu_without_stats_fds(name="good") as good, lab.Daemon() as daemon:
+            qemu_without_stats_fds(name="good") as good, lab.Daemon(STATS_FDS_ONLY) as daemon:
         vms = wait_known(daemon, qemu.pid, good.pid)
         tap.check(vms[qemu.pid]["name"].startswith("bad\ufffd"), ascii(vms[qemu.pid]["name"]))
         tap.check(vms[qemu.pid]["name"].endswith("name"), ascii(vms[qemu.pid]["name"]))
@@ -103,7 +105,7 @@ def _():
 def _():
     setup()
     with qemu_without_stats_fds(name=None, uuid=UUID) as with_uuid, \
-            qemu_without_stats_fds(name=None) as without, lab.Daemon() as daemon:
+            qemu_without_stats_fds(name=None) as without, lab.Daemon(STATS_FDS_ONLY) as daemon:
         vms = wait_known(daemon, with_uuid.pid, without.pid)
         tap.equal(vms[with_uuid.pid]["vm"], UUID)
         tap.equal(vms[without.pid]["vm"], f"pid-{without.pid}")
@@ -113,7 +115,7 @@ def _():
 def _():
     setup()
     with qemu_without_stats_fds(name="twin") as a, qemu_without_stats_fds(name="twin") as b, \
-            lab.Daemon() as daemon:
+            lab.Daemon(STATS_FDS_ONLY) as daemon:
         vms = wait_known(daemon, a.pid, b.pid)
         tap.equal({vms[a.pid]["vm"], vms[b.pid]["vm"]}, {f"twin@{a.pid}", f"twin@{b.pid}"})
 
@@ -136,6 +138,40 @@ def _():
         wait_counted(daemon)
         tap.equal(known(daemon)[demo_pid]["reason"], None)
         tap.check(os.path.exists(f"/proc/{demo_pid}"), "the demo VM lives")
+
+
+@t.test("where BPF works, a QEMU that keeps nothing open is read whole, and let go when killed")
+def _():
+    setup()
+    name = f"whole-{os.getpid()}"
+    with lab.Daemon() as daemon, qemu_without_stats_fds(name=name, vcpus=2) as qemu:
+
+        def settled():
+            vm = known(daemon).get(qemu.pid, {"reason": None, "vcpus_read": 0})
+            return vm if vm["reason"] or vm["vcpus_read"] == 2 else None
+
+        vm = tap.wait_for(settled, lab.TIMEOUT_S, 0.05, "what becomes of the VM")
+        if vm["reason"]:
+            tap.skip(vm["detail"])
+        tap.equal(vm["source"], "bpf")
+        tap.check(vm["vm_scope_read"], "the VM's own statistics are read")
+
+        def exits():
+            head = f'kvm_vcpu_exits_total{{vm="{name}",vcpu="0"}} '
+            found = [l for l in daemon.metrics().splitlines() if l.startswith(head)]
+            return int(found[0][len(head):]) if found else 0
+
+        # The firmware waits for a disk that is not there: it goes on making exits.
+        first = tap.wait_for(exits, lab.TIMEOUT_S, 0.05, "its first samples")
+        tap.wait_for(lambda: exits() > first, lab.TIMEOUT_S, 0.05, "more exits")
+        qemu.kill(signal.SIGKILL)
+        qemu.wait()
+        tap.wait_for(lambda: f'"{name}"' not in daemon.metrics(), what="the end of its series")
+        # No pin without a VM: the kernel could not destroy it otherwise.
+        def pins():
+            return lab.fd_links(daemon.pid).count("anon_inode:kvm-vm")
+
+        tap.wait_for(lambda: pins() <= len(known(daemon)), what="its pin to be let go")
 
 
 t.main()

@@ -56,23 +56,30 @@ static void await_status(const char *request_line, unsigned status)
     ck_abort_msg("%s never answers %u", request_line, status);
 }
 
-/* A connection whose large answer has begun and is not being read; -1: it was cut off before. */
+/* A connection whose large answer has begun and is not being read; -1: none was given. */
 static int try_slow_reader(void)
 {
-    char byte;
+    char beginning[13] = "";
     int fd = client_connect(&server, SMALL_BUFFER);
     client_send(fd, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    if (recv(fd, &byte, 1, 0) == 1)
+    ssize_t n = recv(fd, beginning, sizeof beginning - 1, MSG_WAITALL);
+    if (n == sizeof beginning - 1 && strcmp(beginning, "HTTP/1.1 200") == 0)
         return fd;
     (void)close(fd);
     return -1;
 }
 
+/* The place of a request before may be given back a moment after its answer has come: then again.
+ */
 static int start_slow_reader(void)
 {
-    int fd = try_slow_reader();
-    ck_assert_int_ge(fd, 0);
-    return fd;
+    for (int i = 0; i < PATIENCE; i++) {
+        int fd = try_slow_reader();
+        if (fd >= 0)
+            return fd;
+        nap();
+    }
+    ck_abort_msg("no answer begins");
 }
 
 static void assert_header(const struct reply *reply, const char *name, const char *expected)
@@ -467,11 +474,9 @@ START_TEST(clients_that_go_in_the_middle_leave_nothing)
         int fd;
         switch (i % 4) {
         case 0: /* in the middle of the answer */
-            await_status("HEAD / HTTP/1.1", 200);
             fd = start_slow_reader();
             break;
         case 1: /* with a reset */
-            await_status("HEAD / HTTP/1.1", 200);
             fd = start_slow_reader();
             const struct linger reset = {.l_onoff = 1};
             ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
@@ -490,7 +495,6 @@ START_TEST(clients_that_go_in_the_middle_leave_nothing)
     /* All three places are free again in the end. */
     int slow[3];
     for (size_t i = 0; i < ARRAY_LEN(slow); i++) {
-        await_status("HEAD / HTTP/1.1", 200);
         slow[i] = start_slow_reader();
     }
     ck_assert_uint_eq(status_of("HEAD / HTTP/1.1", NULL), 503);
