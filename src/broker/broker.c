@@ -226,6 +226,12 @@ uint64_t broker_bpf_block(const struct broker *broker, enum scope scope,
     return bpf_source_block(broker->bpf, scope, file);
 }
 
+void broker_bpf_wanted(const struct broker *broker, enum scope scope,
+                       const struct bpf_kvm_file *file, struct bpf_wanted *ret_wanted)
+{
+    bpf_source_wanted(broker->bpf, scope, file, ret_wanted);
+}
+
 int broker_schemas(struct broker *broker, struct schema_table *table,
                    const struct schema *ret_schemas[2], struct bpf_error *ret_error)
 {

@@ -82,6 +82,9 @@ MUST_USE int broker_bpf_open(struct broker *broker, struct bpf_error *ret_error)
 MUST_USE int broker_bpf_list(struct broker *broker, struct bpf_kvm_file **ret_files, size_t *ret_n);
 uint64_t broker_bpf_block(const struct broker *broker, enum scope scope,
                           const struct bpf_kvm_file *file);
+/* What the pass over files needs to know of it: bpf_source_wanted(). */
+void broker_bpf_wanted(const struct broker *broker, enum scope scope,
+                       const struct bpf_kvm_file *file, struct bpf_wanted *ret_wanted);
 /* The layouts of the running kernel's statistics, from a scratch VM: bpf_source_schemas(). */
 MUST_USE int broker_schemas(struct broker *broker, struct schema_table *table,
                             const struct schema *ret_schemas[2], struct bpf_error *ret_error);

@@ -63,10 +63,12 @@ static int sink_target_add(void *ctx, struct discovery_handle *handle, int32_t v
 }
 
 static int sink_target_add_bpf(void *ctx, struct discovery_handle *handle, int32_t vcpu,
-                               const struct schema *schema, uint64_t address)
+                               const struct schema *schema, uint64_t address,
+                               const struct bpf_wanted *wanted)
 {
     struct app *app = ctx;
-    return planner_target_add_bpf(app->planner, (struct planned_vm *)handle, vcpu, schema, address);
+    return planner_target_add_bpf(app->planner, (struct planned_vm *)handle, vcpu, schema, address,
+                                  wanted);
 }
 
 static void sink_vm_pin(void *ctx, struct discovery_handle *handle, int kvm_vm_fd)

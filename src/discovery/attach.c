@@ -217,7 +217,7 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         return; /* memory is short: as before, for now */
     if (attach_may_read(d, vm, &trouble))
         ways = attach_find_ways(d, vm, &trouble);
-    if (!ways.bpf || vm->owner->n_holdings == 1)
+    if (!vm->kvm && (!ways.bpf || vm->owner->n_holdings == 1))
         attach_set_vcpus(d, vm, n_vcpus);
     if (!ways.fds && !ways.bpf) {
         attach_drop(d, vm);
@@ -229,8 +229,10 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
     int r = fresh ? make_safe(d, vm, &trouble) : 0;
     if (r == 0 && fresh)
         r = attach_files(d, vm, files, fresh, &trouble);
-    if (r < 0 && is_new)
-        attach_drop(d, vm); /* rather nothing than a half */
+    bool forbidden =
+        trouble.reason == UNREADABLE_PERMISSION || trouble.reason == UNREADABLE_UNSAFE_KERNEL;
+    if (r < 0 && is_new && !(ways.bpf && forbidden)) /* BPF needs no fd */
+        attach_drop(d, vm);                          /* rather nothing than a half */
     else if (ways.bpf)
         attach_want_blocks(d, vm, &trouble);
     if (vm->kernel_pending)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * BPF: the VM is held by a borrowed kvm-vm file first, its objects are looked up after that, all
- * new VMs' by one pass: so an address is never used that was seen before its VM was held.
+ * new VMs' by one pass: so an address is never used that was seen before its VM was held. A VM
+ * that may not be held is read while its files are visited, and by those alone.
  */
 #include "attach_internal.h"
 
@@ -35,10 +36,28 @@ int attach_pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble
     return 0;
 }
 
+/* Makes a VM known to the sink that cannot be pinned. Returns 0, or -errno with *trouble. */
+static int join_unpinned(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
+{
+    CLEANUP_FD int pidfd = -1;
+    if (vm->handle)
+        return 0;
+    int r = attach_open_owner(d, vm->owner, &pidfd);
+    if (r < 0) {
+        attach_blame(trouble, UNREADABLE_PERMISSION, "its VMM cannot be watched: %s", strerror(-r));
+        (void)attach_is_fatal(d, vm, r, trouble);
+        return r;
+    }
+    return attach_add_vm(d, vm, steal_fd(&pidfd), trouble);
+}
+
 /* To be read by BPF, from the next pass on. */
 void attach_want_blocks(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
 {
-    if (vm->pin_fd < 0 && attach_pin(d, vm, trouble) < 0)
+    int r = vm->pin_fd >= 0 ? 0 : vm->kvm ? -EPERM : attach_pin(d, vm, trouble);
+    if (attach_is_forbidden(r))
+        r = join_unpinned(d, vm, trouble);
+    if (r < 0)
         return;
     vm->kernel_pending = d->kernel_pending = true;
 }
@@ -46,19 +65,54 @@ void attach_want_blocks(struct discovery *d, struct found_vm *vm, struct trouble
 static int add_block(struct discovery *d, struct found_vm *vm, const struct kernel_block *block)
 {
     const struct found_target *there = attach_find_target(vm, block->vcpu);
-    if (there && (there->source == TARGET_SOURCE_BPF || !attach_prefers_bpf(d->config)))
+    bool by_files = vm->pin_fd < 0;
+    if (there && there->source == TARGET_SOURCE_BPF && there->by_files == by_files)
+        return 0;
+    if (there && there->source != TARGET_SOURCE_BPF && !attach_prefers_bpf(d->config))
         return 0;
     const struct schema *schema =
         kernelview_schema(d->kernelview, block->vcpu < 0 ? SCOPE_VM : SCOPE_VCPU);
-    int r = d->sink.target_add_bpf(d->sink.ctx, vm->handle, block->vcpu, schema, block->address);
+    int r = d->sink.target_add_bpf(d->sink.ctx, vm->handle, block->vcpu, schema, block->address,
+                                   by_files ? &block->wanted : NULL);
     if (r < 0)
         return r == -EEXIST ? 0 : r;
     attach_note_target(vm, &(struct found_target){
                                .source = TARGET_SOURCE_BPF,
+                               .by_files = by_files,
                                .file = {.fd = -1, .vcpu = block->vcpu},
                            });
     d->sink_changed = d->roster_changed = true;
     return 0;
+}
+
+/* Which VM of the kernel's it is, by the last pass. */
+static int find_kvm(struct discovery *d, const struct found_vm *vm, uint64_t *ret_kvm)
+{
+    if (vm->pin_fd >= 0)
+        return kernelview_find(d->kernelview, d->self, vm->pin_fd, ret_kvm);
+    if (!vm->kvm)
+        return kernelview_find(d->kernelview, vm->owner->pid, vm->key_fd, ret_kvm);
+    *ret_kvm = vm->kvm;
+    return 0;
+}
+
+/* Nobody holds the VM for us: a vCPU without files is one that cannot be read any more. */
+static void drop_vanished(struct discovery *d, struct found_vm *vm,
+                          const struct kernel_block *blocks, size_t n)
+{
+    size_t kept = 0, b = 0;
+    for (size_t i = 0; i < vm->n_targets; i++) {
+        const struct found_target target = vm->targets[i];
+        while (b < n && blocks[b].vcpu < target.file.vcpu)
+            b++;
+        if (target.source == TARGET_SOURCE_BPF && (b == n || blocks[b].vcpu != target.file.vcpu)) {
+            d->sink.target_remove(d->sink.ctx, vm->handle, target.file.vcpu);
+            d->sink_changed = d->roster_changed = true;
+            continue;
+        }
+        vm->targets[kept++] = target;
+    }
+    vm->n_targets = kept;
 }
 
 static int add_blocks(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
@@ -68,13 +122,17 @@ static int add_blocks(struct discovery *d, struct found_vm *vm, struct trouble *
     size_t n;
 
     attach_blame(trouble, UNREADABLE_NO_STATS_FD, "BPF does not find the VM, looking again");
-    int r = kernelview_find(d->kernelview, vm->pin_fd, &kvm);
+    int r = find_kvm(d, vm, &kvm);
     if (r == 0)
         r = kernelview_blocks(d->kernelview, kvm, &blocks, &n);
     if (r == 0)
         r = attach_make_room(vm, n);
+    if (r == -ENOENT && vm->pin_fd < 0)
+        drop_vanished(d, vm, NULL, 0);
     if (r < 0)
         return r;
+    if (vm->pin_fd < 0)
+        drop_vanished(d, vm, blocks, n);
     attach_set_vcpus(d, vm, (uint32_t)(n - 1));
     for (size_t i = 0; r == 0 && i < n; i++)
         r = add_block(d, vm, &blocks[i]);
@@ -86,10 +144,12 @@ static int add_blocks(struct discovery *d, struct found_vm *vm, struct trouble *
 
 void attach_settle(struct discovery *d)
 {
-    if (!d->kernel_pending)
+    if (!d->kernel_pending && !d->denied_pending)
         return;
-    d->kernel_pending = false;
     int r = kernelview_refresh(d->kernelview);
+    if (d->denied_pending && r == 0)
+        denied_settle(d);
+    d->kernel_pending = d->denied_pending = false;
     for (size_t i = 0; i < d->n_vms; i++) {
         struct found_vm *vm = d->vms[i];
         struct trouble trouble = {.reason = UNREADABLE_NOT};

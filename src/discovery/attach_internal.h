@@ -45,6 +45,8 @@ struct ways {
     bool bpf;
 };
 
+/* Whether the configuration has BPF among the sources. */
+bool attach_allows_bpf(const struct config *config);
 /* Whether a target that can be read both ways is to be read by BPF. */
 bool attach_prefers_bpf(const struct config *config);
 /* The owner's file by which the VM is known, or NULL. */
@@ -79,6 +81,12 @@ void attach_sort_targets(struct found_vm *vm);
 void attach_blame_sink(struct trouble *trouble, int r);
 
 /* --- attach_bpf.c --- */
+
+/* Whether that error says that its files may not be borrowed, but perhaps looked at. */
+static inline bool attach_is_forbidden(int r)
+{
+    return r == -EPERM || r == -EACCES || r == -ENOSYS;
+}
 
 /*
  * Borrows the VM's own file, so that the kernel's objects stay where they are; a VM that is new to

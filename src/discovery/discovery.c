@@ -184,7 +184,11 @@ static void vm_created(struct discovery *d, const struct uevent *event)
 static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
     for (size_t i = 0; i < d->n_vms; i++) {
-        const struct found_vm *vm = d->vms[i];
+        struct found_vm *vm = d->vms[i];
+        if (vm->kvm && vm->creator_tid == event->tid) {
+            denied_closed(d, vm);
+            return;
+        }
         if (vm->key_fd < 0 && vm->creator_tid == event->tid) {
             /* We only have the kernel's word for it, and now for its end. */
             look_undo_denied(d, vm);
@@ -278,6 +282,11 @@ void discovery_read_failed(struct discovery *d, void *owner, int32_t vcpu, int e
 
     if (!target || target->failing)
         return;
+    if (error == -ESRCH) {
+        /* Its files are closed, so it has gone: the look will tell with what. */
+        looks_add(d, vm->owner->pid, clock_now_ns());
+        return;
+    }
     target->failing = true;
     say_what(vcpu, what, sizeof what);
     report_label(vm, label, sizeof label);
@@ -318,6 +327,25 @@ static void take_config(struct discovery *d)
     d->rescan_due_ns = d->rescanned_ns + config->discovery.rescan_ns;
 }
 
+/* VMs of processes whose fds may not be listed: a pass of BPF is cheap, and tells. */
+static void ask_for_denied(struct discovery *d)
+{
+    bool can_ask = denied_can_ask(d);
+    d->denied_pending = d->denied_pending || can_ask;
+    if (!d->denied_said && can_ask)
+        log_info("discovery",
+                 "the files of %u process(es) may not be listed: VMs there are found and read by "
+                 "BPF's pass over all files, which takes longer than reading VMs that can be held; "
+                 "that would take CAP_SYS_PTRACE",
+                 d->n_denied);
+    else if (!d->denied_said)
+        log_warn("discovery",
+                 "the files of %u process(es) may not be listed, VMs there are found by the "
+                 "kernel's events alone and cannot be read: it takes CAP_SYS_PTRACE",
+                 d->n_denied);
+    d->denied_said = true;
+}
+
 static void rescan(struct discovery *d)
 {
     int r = procscan_rescan(d, d->look_at_everything);
@@ -332,13 +360,8 @@ static void rescan(struct discovery *d)
     }
     d->rescan_error = 0;
     d->look_at_everything = false;
-    if (d->n_denied && !d->denied_said)
-        log_warn(
-            "discovery",
-            "the files of %u process(es) may not be listed, VMs there are found by the kernel's "
-            "events alone and cannot be read: it takes CAP_SYS_PTRACE",
-            d->n_denied);
-    d->denied_said = d->denied_said || d->n_denied;
+    if (d->n_denied)
+        ask_for_denied(d);
 }
 
 /*

@@ -38,9 +38,13 @@ struct discovery_sink {
      */
     int (*target_add)(void *ctx, struct discovery_handle *handle, int32_t vcpu,
                       const struct schema *schema, enum target_source source, int stats_fd);
-    /* The same, read by BPF at `address`. -EINVAL: the VM is not pinned. */
+    /*
+     * The same, read by BPF at `address`. -EINVAL: the VM is not pinned. With `wanted` (copied) it
+     * need not be: the block is read when a file of its object is visited.
+     */
     int (*target_add_bpf)(void *ctx, struct discovery_handle *handle, int32_t vcpu,
-                          const struct schema *schema, uint64_t address);
+                          const struct schema *schema, uint64_t address,
+                          const struct bpf_wanted *wanted);
     /* Keeps a borrowed kvm-vm fd (consumed) until the VM ends. */
     void (*vm_pin)(void *ctx, struct discovery_handle *handle, int kvm_vm_fd);
     bool (*vm_is_pinned)(void *ctx, struct discovery_handle *handle);

@@ -25,6 +25,7 @@ struct found_target {
     enum target_source source;
     struct kvm_file file; /* one of the owner's fds for it; by BPF: none, only its vcpu counts */
     bool same_open_file;  /* ours is a duplicate of that one; false: the VMM has opened it anew */
+    bool by_files;        /* by BPF, without a pin */
     bool failing;         /* the sampler could not read it */
 };
 
@@ -40,7 +41,8 @@ struct found_vm {
 
     struct discovery_handle *handle; /* NULL: not read */
     int pin_fd;                      /* our duplicate of the key file, kept by the sink; -1: none */
-    bool kernel_pending;             /* its blocks are to be looked up in the next pass of BPF */
+    uint64_t kvm;        /* where no key is known: which VM it is for BPF; 0 not known */
+    bool kernel_pending; /* its blocks are to be looked up in the next pass of BPF */
     size_t n_targets;
     struct found_target *targets; /* by vcpu id, the VM scope first */
 
@@ -117,6 +119,7 @@ struct discovery {
 
     struct kernelview *kernelview; /* owned */
     bool kernel_pending;           /* some VM's is */
+    bool denied_pending;           /* VMs of processes whose fds may not be listed, likewise */
     bool unsafe_said;
     int64_t kernel_vms; /* -1 not known */
     int64_t rescanned_ns, rescan_due_ns;
@@ -191,7 +194,10 @@ void procscan_look(struct discovery *d, pid_t pid, bool always);
  */
 void look_at_process(struct discovery *d, struct process *process, const struct proc_mark *mark);
 
-/* The VM, known by no file, has been destroyed. */
+/* One more VM of a process whose fds may not be listed. Returns 0 or -ENOMEM. */
+MUST_USE int look_add_denied(struct discovery *d, struct process *process,
+                             struct found_vm **ret_vm);
+/* The VM, known by no file, has been destroyed; it is invalid afterwards. */
 void look_undo_denied(struct discovery *d, const struct found_vm *vm);
 
 /* --- attach.c: from a VM to targets --- */
@@ -207,6 +213,15 @@ MUST_USE int attach_verify(struct discovery *d, const struct found_vm *vm);
 /* All files that are read are gone from the owner, and others of their kind are there. */
 bool attach_is_replaced(struct discovery *d, const struct found_vm *vm,
                         const struct kvm_file_list *now);
+
+/* --- denied.c: VMs of processes whose fds may not be listed, by BPF --- */
+
+/* Whether BPF can be asked for them. */
+bool denied_can_ask(struct discovery *d);
+/* By the newest pass over the kernel's files: what is new, what goes on, what has gone. */
+void denied_settle(struct discovery *d);
+/* One of them has been closed, by the kernel's word: a VM that is found at its place is another. */
+void denied_closed(struct discovery *d, struct found_vm *vm);
 
 /* --- report.c: log lines and the roster --- */
 

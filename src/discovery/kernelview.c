@@ -9,11 +9,10 @@
 struct kernelview {
     struct broker *broker;
     struct store *store;
-    bool tried;
-    bool works;
+    bool opening_tried, opens;
+    bool tried, works;
     struct bpf_error why_not;
     const struct schema *schemas[2]; /* by enum scope */
-    pid_t self;
     size_t n;
     struct bpf_kvm_file *files; /* of the last pass, by VM, then vCPU */
 };
@@ -25,7 +24,6 @@ int kernelview_new(struct broker *broker, struct store *store, struct kernelview
         return -ENOMEM;
     view->broker = broker;
     view->store = store;
-    view->self = getpid();
     *ret_view = view;
     return 0;
 }
@@ -38,19 +36,33 @@ void kernelview_free(struct kernelview *view)
     free(view);
 }
 
+static void say_why_not(const struct kernelview *view)
+{
+    log_warn("discovery", "VMs cannot be read by BPF: %s", view->why_not.message);
+}
+
+bool kernelview_opens(struct kernelview *view)
+{
+    if (view->opening_tried)
+        return view->opens;
+    view->opening_tried = true;
+    view->opens = broker_bpf_open(view->broker, &view->why_not) == 0;
+    if (!view->opens)
+        say_why_not(view);
+    return view->opens;
+}
+
 bool kernelview_works(struct kernelview *view)
 {
-    if (view->tried)
+    if (view->tried || !kernelview_opens(view))
         return view->works;
     view->tried = true;
-    int r = broker_bpf_open(view->broker, &view->why_not);
-    if (r == 0)
-        r = broker_schemas(view->broker, &view->store->schemas, view->schemas, &view->why_not);
-    view->works = r == 0;
+    view->works =
+        broker_schemas(view->broker, &view->store->schemas, view->schemas, &view->why_not) == 0;
     if (view->works)
         log_info("discovery", "BPF works: VMs can be read without any change to their VMM");
     else
-        log_warn("discovery", "VMs cannot be read by BPF: %s", view->why_not.message);
+        say_why_not(view);
     return view->works;
 }
 
@@ -80,15 +92,21 @@ int kernelview_refresh(struct kernelview *view)
     return 0;
 }
 
-int kernelview_find(const struct kernelview *view, int fd, uint64_t *ret_kvm)
+int kernelview_find(const struct kernelview *view, pid_t pid, int fd, uint64_t *ret_kvm)
 {
     for (size_t i = 0; i < view->n; i++) {
-        if ((pid_t)view->files[i].tgid == view->self && view->files[i].fd == fd) {
+        if ((pid_t)view->files[i].tgid == pid && view->files[i].fd == fd) {
             *ret_kvm = view->files[i].kvm;
             return 0;
         }
     }
     return -ENOENT;
+}
+
+const struct bpf_kvm_file *kernelview_files(const struct kernelview *view, size_t *ret_n)
+{
+    *ret_n = view->n;
+    return view->files;
 }
 
 /* The first file of a VM in the sorted pass, or n. */
@@ -116,19 +134,21 @@ int kernelview_blocks(const struct kernelview *view, uint64_t kvm, struct kernel
     struct kernel_block *blocks = calloc(end - first + 1, sizeof *blocks);
     if (!blocks)
         return -ENOMEM;
-    blocks[n++] = (struct kernel_block){
+    blocks[n] = (struct kernel_block){
         .vcpu = -1,
         .address = broker_bpf_block(view->broker, SCOPE_VM, &view->files[first]),
     };
+    broker_bpf_wanted(view->broker, SCOPE_VM, &view->files[first], &blocks[n++].wanted);
     for (size_t i = first; i < end; i++) {
         const struct bpf_kvm_file *file = &view->files[i];
         if (file->vcpu == 0 || file->vcpu_id == blocks[n - 1].vcpu)
             continue; /* the VM's own, or one more file of a vCPU */
-        blocks[n++] = (struct kernel_block){
+        blocks[n] = (struct kernel_block){
             .vcpu = file->vcpu_id,
             .tid = file->vcpu_tid,
             .address = broker_bpf_block(view->broker, SCOPE_VCPU, file),
         };
+        broker_bpf_wanted(view->broker, SCOPE_VCPU, file, &blocks[n++].wanted);
     }
     *ret_blocks = blocks;
     *ret_n = n;

@@ -5,6 +5,7 @@
  *
  * An address is good only while its VM is pinned, and only if it was seen after that: so a VM's
  * kvm-vm fd is borrowed first, and then our own duplicate of it is looked up in a later pass.
+ * Where it cannot be borrowed, the address only serves to tell the object's files in later passes.
  * THREADS: discovery only.
  */
 #pragma once
@@ -21,6 +22,11 @@ void kernelview_free(struct kernelview *view);
 DEFINE_CLEANUP(struct kernelview *, kernelview_free)
 
 /*
+ * Whether the kernel's open files can be looked at. The first call tries, and logs why not. Unlike
+ * the next it makes no VM.
+ */
+bool kernelview_opens(struct kernelview *view);
+/*
  * Whether VMs can be read by BPF here. The first call tries, which takes some 50 ms, and logs how
  * it went; it makes a scratch VM, so call it only when there is a VM.
  */
@@ -31,15 +37,21 @@ const char *kernelview_why_not(const struct kernelview *view);
 /* A new pass over all files. Returns 0 or -errno; the old pass is dropped in any case. */
 MUST_USE int kernelview_refresh(struct kernelview *view);
 
-/* By the last pass: the VM that `fd` of this very process (a kvm-vm or kvm-vcpu file) belongs to.
+/* By the last pass: the VM that `fd` of a process (a kvm-vm or kvm-vcpu file) belongs to. */
+MUST_USE int kernelview_find(const struct kernelview *view, pid_t pid, int fd, uint64_t *ret_kvm);
+
+/*
+ * The files of the last pass, those of one VM one after another: a VM's own before its vCPUs'. They
+ * are the view's, and gone with the next pass.
  */
-MUST_USE int kernelview_find(const struct kernelview *view, int fd, uint64_t *ret_kvm);
+const struct bpf_kvm_file *kernelview_files(const struct kernelview *view, size_t *ret_n);
 
 /* A data block of a VM. */
 struct kernel_block {
     int32_t vcpu; /* -1: the VM's own */
     pid_t tid;    /* the vCPU's thread; 0: none */
     uint64_t address;
+    struct bpf_wanted wanted; /* for reading it without a pin */
 };
 /*
  * By the last pass: the blocks of a VM, its own first, then the vCPUs by id, each once. The array

@@ -240,9 +240,11 @@ static void refresh_owned(struct discovery *d, struct vmm *vmm)
     }
 }
 
-/* One more VM that the kernel has told of and that is known by no file. */
-static int add_denied(struct discovery *d, struct process *process)
+int look_add_denied(struct discovery *d, struct process *process, struct found_vm **ret_vm)
 {
+    int r = process->vmm ? 0 : become_vmm(process);
+    if (r < 0)
+        return r;
     struct vmm *vmm = process->vmm;
     struct holding *holdings =
         reallocarray(vmm->holdings, vmm->n_holdings + 1, sizeof *vmm->holdings);
@@ -251,11 +253,12 @@ static int add_denied(struct discovery *d, struct process *process)
     vmm->holdings = holdings;
     struct holding *holding = &holdings[vmm->n_holdings];
     holding->fd = -1;
-    int r = vms_add(d, vmm, -1, &holding->vm);
+    r = vms_add(d, vmm, -1, &holding->vm);
     if (r < 0)
         return r;
     vmm->n_holdings++;
     take_creation(process, holding->vm);
+    *ret_vm = holding->vm;
     return 0;
 }
 
@@ -272,19 +275,23 @@ void look_undo_denied(struct discovery *d, const struct found_vm *vm)
     }
 }
 
-/* We may not see what it holds. If the kernel has said that it made a VM, there is one. */
+/*
+ * We may not see what it holds. BPF may tell, in a pass for all such processes; else, if the kernel
+ * has said that it made a VM, there is one.
+ */
 static int look_denied(struct discovery *d, struct process *process)
 {
+    struct found_vm *vm;
     int r = 0;
     d->n_denied += !process->denied;
     process->denied = true;
     if (!process->vmm && process->creation_ns == 0)
         return 0;
-    if (!process->vmm)
-        r = become_vmm(process);
-    if (r == 0 && process->creation_ns != 0)
-        r = add_denied(d, process);
-    if (r < 0)
+    if (denied_can_ask(d))
+        d->denied_pending = true;
+    else if (process->creation_ns != 0)
+        r = look_add_denied(d, process, &vm);
+    if (r < 0 || !process->vmm)
         return r;
     kvm_file_list_free(&process->vmm->files);
     refresh_owned(d, process->vmm);

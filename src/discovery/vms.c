@@ -187,6 +187,7 @@ void vms_set_key(struct discovery *d, struct found_vm *vm, struct vmm *owner, in
         (void)read_identity(d, vm, owner);
     vm->owner = owner;
     vm->key_fd = key_fd;
+    vm->kvm = 0; /* it is known by a file now */
     insert(d, vm);
     d->roster_changed = true;
 }

@@ -14,6 +14,11 @@ static int source_rank(const struct config *config, enum config_source source)
     return -1;
 }
 
+bool attach_allows_bpf(const struct config *config)
+{
+    return source_rank(config, CONFIG_SOURCE_BPF) >= 0;
+}
+
 /* Whether a target that can be read both ways is to be read by BPF. */
 bool attach_prefers_bpf(const struct config *config)
 {
@@ -50,6 +55,17 @@ void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struc
         attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s", why);
 }
 
+/* Why nothing but BPF could read it, and why that does not. */
+static void blame_denied(struct discovery *d, struct trouble *trouble)
+{
+    const char *why_not = kernelview_why_not(d->kernelview);
+    if (!attach_allows_bpf(d->config))
+        why_not = "it is not in discovery.sources";
+    attach_blame(trouble, UNREADABLE_PERMISSION,
+                 "its VMM's fds may not be listed: run kvmstatd as root or with CAP_SYS_PTRACE%s%s",
+                 *why_not ? "; BPF, which could do without, cannot be used: " : "", why_not);
+}
+
 /* Whether the VM is to be read at all, by its owner and the configuration; else why not. */
 bool attach_may_read(struct discovery *d, const struct found_vm *vm, struct trouble *trouble)
 {
@@ -60,10 +76,9 @@ bool attach_may_read(struct discovery *d, const struct found_vm *vm, struct trou
     if (!config_match(d->config, label, vm->identity.uuid, vm->identity.vmm, vm->identity.unit)
              .enabled)
         attach_blame(trouble, UNREADABLE_DISABLED, "switched off by a rule of the configuration");
-    else if (process && process->denied)
-        attach_blame(
-            trouble, UNREADABLE_PERMISSION,
-            "its VMM's fds may not be listed: run kvmstatd as root or with CAP_SYS_PTRACE");
+    else if (process && process->denied &&
+             !(vm->kvm && attach_allows_bpf(d->config) && kernelview_works(d->kernelview)))
+        blame_denied(d, trouble);
     else
         return true;
     return false;
@@ -80,7 +95,7 @@ struct ways attach_find_ways(struct discovery *d, const struct found_vm *vm,
     for (size_t i = 0; i < files->n; i++)
         has_stats = has_stats || kvm_file_is_stats(&files->files[i]);
     ways.fds = fds_allowed && has_stats && vm->owner->n_holdings == 1;
-    ways.bpf = source_rank(d->config, CONFIG_SOURCE_BPF) >= 0 && attach_key_file(vm) &&
+    ways.bpf = attach_allows_bpf(d->config) && (attach_key_file(vm) || vm->kvm) &&
                kernelview_works(d->kernelview);
     if (ways.fds || ways.bpf)
         return ways;

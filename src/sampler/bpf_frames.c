@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bpf_frames.h"
 
-int bpf_frames_new(uint32_t n_copies, size_t bytes, uint32_t element_bytes,
+int bpf_frames_new(uint32_t n_copies, size_t bytes, uint32_t element_bytes, bool by_files,
                    struct bpf_frames **ret_frames)
 {
     struct bpf_error error; /* said by whoever tried BPF first; here it can only be memory */
@@ -14,8 +14,13 @@ int bpf_frames_new(uint32_t n_copies, size_t bytes, uint32_t element_bytes,
     frames->element_bytes = element_bytes;
     int r = bpf_sweep_new(n_copies, FRAMES_MAX, (uint32_t)elements, element_bytes, &frames->sweep,
                           &error);
-    if (r < 0)
+    if (r == 0 && by_files)
+        r = bpf_sweep_add_files(frames->sweep, &error);
+    if (r < 0) {
+        bpf_sweep_free(frames->sweep);
         return r;
+    }
+    frames->by_files = by_files;
     *ret_frames = steal_ptr(&frames);
     return 0;
 }

@@ -15,13 +15,14 @@ struct bpf_frames {
     struct bpf_sweep *sweep;
     uint32_t n_copies; /* room for */
     uint32_t element_bytes;
+    bool by_files; /* can copy blocks of VMs that nobody pins */
 };
 
 /*
  * Room for n_copies blocks, and FRAMES_MAX frames of `bytes` (rounded up to whole elements).
- * Returns 0 or -errno.
+ * `by_files`: some of the blocks are of VMs that nobody pins. Returns 0 or -errno.
  */
-MUST_USE int bpf_frames_new(uint32_t n_copies, size_t bytes, uint32_t element_bytes,
+MUST_USE int bpf_frames_new(uint32_t n_copies, size_t bytes, uint32_t element_bytes, bool by_files,
                             struct bpf_frames **ret_frames);
 struct bpf_frames *bpf_frames_ref(struct bpf_frames *frames);
 void bpf_frames_unref(struct bpf_frames *frames);

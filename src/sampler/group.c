@@ -136,12 +136,18 @@ static void seat_readings(struct group *group)
     const struct group_plan *plan = group->now;
     for (uint32_t i = 0; i < plan->n_readings; i++)
         plan->targets[plan->readings[i].target]->seat = i;
+    if (plan->sweep)
+        bpf_sweep_forget_files(plan->sweep->sweep);
     for (uint32_t i = 0; i < plan->n_copies; i++) {
         const struct block_copy *copy = &plan->copies[i];
+        struct sampled_target *target = plan->targets[copy->target];
         size_t at = group->layout->status_bytes + copy->offset;
-        plan->targets[copy->target]->seat = i;
-        bpf_sweep_set(plan->sweep->sweep, i, copy->address, copy->bytes,
-                      (uint32_t)(at / plan->sweep->element_bytes));
+        uint32_t element = (uint32_t)(at / plan->sweep->element_bytes);
+        target->seat = i;
+        if (copy->by_files)
+            bpf_sweep_set_wanted(plan->sweep->sweep, i, &target->wanted, copy->bytes, element);
+        else
+            bpf_sweep_set(plan->sweep->sweep, i, copy->address, copy->bytes, element);
     }
 }
 
@@ -279,6 +285,16 @@ static void ready_frame(struct group *group, struct frame *frame)
     frame->data = frame->status + group->layout->status_bytes;
 }
 
+/* Discovery is to look at it, once. */
+static void tell(struct group *group, struct sampled_target *target, int error)
+{
+    if (!target->failed)
+        return;
+    target->failed->error = error;
+    mailbox_post(group->events, &target->failed->letter);
+    target->failed = NULL;
+}
+
 /* What a target that could not be read has in this frame: its last good block, or nothing. */
 static uint8_t read_failed(struct group *group, struct frame *frame, uint32_t index, int error)
 {
@@ -286,11 +302,7 @@ static uint8_t read_failed(struct group *group, struct frame *frame, uint32_t in
     struct sampled_target *target = group->now->targets[index];
     enum read_error kind = error ? READ_ERROR_IO : READ_ERROR_SHORT;
     atomic_fetch_add_explicit(&group->store->self.read_errors[kind], 1, memory_order_relaxed);
-    if (target->failed) {
-        target->failed->error = error;
-        mailbox_post(group->events, &target->failed->letter);
-        target->failed = NULL;
-    }
+    tell(group, target, error);
     const uint8_t *last = group_last_block(target);
     if (!last)
         return TARGET_ABSENT;
@@ -323,14 +335,44 @@ static void copy_slice(struct group *group, struct frame *frame, uint32_t from, 
     struct bpf_sweep *sweep = group->now->sweep->sweep;
     const struct block_copy *copies = &group->now->copies[from];
     int failed = bpf_sweep_run(sweep, frame->memory->place, from, n);
-    for (uint32_t i = 0; i < n; i++)
-        frame->status[copies[i].target] = copies[i].address ? TARGET_READ : TARGET_ABSENT;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!copies[i].by_files)
+            frame->status[copies[i].target] = copies[i].address ? TARGET_READ : TARGET_ABSENT;
+    }
     if (failed == 0)
         return;
     for (uint32_t i = 0; i < n; i++) {
-        if (copies[i].address && (failed < 0 || bpf_sweep_failed(sweep, from + i)))
+        if (copies[i].address && !copies[i].by_files &&
+            (failed < 0 || bpf_sweep_failed(sweep, from + i)))
             frame->status[copies[i].target] =
                 read_failed(group, frame, copies[i].target, failed < 0 ? failed : -EFAULT);
+    }
+}
+
+/* A block whose files are all closed: with them, its object has gone. That is no error. */
+static uint8_t __attribute__((noinline))
+not_seen(struct group *group, struct frame *frame, const struct block_copy *copy, int error)
+{
+    if (!copy->address)
+        return TARGET_ABSENT;
+    if (error < 0)
+        return read_failed(group, frame, copy->target, error);
+    tell(group, group->now->targets[copy->target], -ESRCH);
+    return TARGET_ABSENT;
+}
+
+/* One pass over all files of the host; it cannot be cut into slices. */
+static void copy_by_files(struct group *group, struct frame *frame)
+{
+    struct bpf_sweep *sweep = group->now->sweep->sweep;
+    int copied = bpf_sweep_run_files(sweep, frame->memory->place);
+    for (uint32_t i = 0; i < group->now->n_copies; i++) {
+        const struct block_copy *copy = &group->now->copies[i];
+        if (!copy->by_files)
+            continue;
+        bool seen = copied > 0 && copy->address && bpf_sweep_seen(sweep, i);
+        frame->status[copy->target] =
+            seen ? TARGET_READ : not_seen(group, frame, copy, MIN_OF(copied, 0));
     }
 }
 
@@ -343,6 +385,10 @@ struct frame *group_sweep(struct group *group, int64_t now_ns, group_yield_fn *y
     frame->begin_ns = now_ns;
     frame->tick = (uint64_t)group->served;
     uint32_t n = group->now->n_copies;
+    if (group->now->n_by_files)
+        copy_by_files(group, frame);
+    if (group->now->n_by_files == n)
+        n = 0;
     for (uint32_t i = 0; i < n; i += BPF_SWEEP_CHUNK) {
         if (i && yield)
             yield(ctx, group);

@@ -41,8 +41,9 @@ struct sampled_target {
     const struct schema *schema;
     enum target_source source;
     int32_t vcpu;
-    int fd;           /* owned, closed by the reaper only; -1: read by BPF */
-    uint64_t address; /* of its block, for BPF; valid while the VM is pinned */
+    int fd;                   /* owned, closed by the reaper only; -1: read by BPF */
+    uint64_t address;         /* of its block, for BPF; valid while the VM is pinned … */
+    struct bpf_wanted wanted; /* … or while a file of it is visited; object 0: it is pinned */
     /* THREADS: discovery only */
     bool submitted;
     /* THREADS: reaper only */
@@ -101,6 +102,7 @@ struct block_copy {
     uint32_t target;
     uint32_t offset; /* in frame->data, a whole number of elements from the frame's start */
     uint32_t bytes;
+    bool by_files; /* its VM is not pinned */
 };
 
 /* A layout with all that reading it takes. Adopted whole. */
@@ -109,6 +111,7 @@ struct group_plan {
     int64_t interval_ns;           /* > 0 */
     struct layout *layout;         /* no VMs: the group ends */
     uint32_t n_readings, n_copies; /* together layout->n_targets */
+    uint32_t n_by_files;           /* of n_copies */
     struct reading *readings;
     struct block_copy *copies;
     struct bpf_frames *sweep;        /* a reference; NULL where there is nothing to copy */

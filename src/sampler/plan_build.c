@@ -225,12 +225,14 @@ static void place_block(struct group_plan *gp, struct sampled_target *target, ui
     layout->data_bytes = offset + (by_bpf ? element_bytes : round_up(bytes, CACHE_LINE));
     gp->targets[at] = target;
     gp->news |= !target->submitted && !target->predecessor;
+    gp->n_by_files += target->wanted.object != 0;
     if (by_bpf)
         gp->copies[gp->n_copies++] = (struct block_copy){
             .address = target->address,
             .target = at,
             .offset = (uint32_t)offset,
             .bytes = bytes,
+            .by_files = target->wanted.object != 0,
         };
     else
         gp->readings[gp->n_readings++] = (struct reading){
@@ -309,16 +311,18 @@ static int size_memory(struct draft *draft, uint32_t at, struct group_plan *gp,
     struct planned_slot *slot = &draft->slots[at];
     size_t needed = gp->layout->status_bytes + gp->layout->data_bytes;
     bool too_big = slot->memory_bytes > MEMORY_SMALL && needed < slot->memory_bytes / 4;
-    bool by_bpf = gp->n_copies > 0;
+    bool by_bpf = gp->n_copies > 0, by_files = gp->n_by_files > 0;
     bool sweep_fits = by_bpf == (slot->sweep != NULL) &&
                       (!by_bpf || (gp->n_copies <= slot->sweep->n_copies &&
-                                   slot->sweep->element_bytes == element_bytes));
+                                   slot->sweep->element_bytes == element_bytes &&
+                                   (!by_files || slot->sweep->by_files)));
     if (needed > slot->memory_bytes || too_big || !sweep_fits) {
         slot->memory_bytes = with_headroom(needed, MEMORY_STEP);
         slot->sweep = NULL;
-        int r = by_bpf ? bpf_frames_new((uint32_t)with_headroom(gp->n_copies, 64),
-                                        slot->memory_bytes, (uint32_t)element_bytes, &slot->sweep)
-                       : 0;
+        int r = by_bpf
+                    ? bpf_frames_new((uint32_t)with_headroom(gp->n_copies, 64), slot->memory_bytes,
+                                     (uint32_t)element_bytes, by_files, &slot->sweep)
+                    : 0;
         if (r == 0)
             r = new_memory(draft, slot, gp);
         if (r < 0)

@@ -276,8 +276,9 @@ static int add_target(struct planner *planner, struct planned_vm *vm,
     if (r < 0)
         return r;
     size_t at = target_place(vm, model->vcpu);
-    bool there = target_find(vm, model->vcpu);
-    if (there && vm->targets[at]->source == model->source)
+    const struct sampled_target *there = target_find(vm, model->vcpu);
+    if (there && there->source == model->source &&
+        (there->wanted.object != 0) == (model->wanted.object != 0))
         return -EEXIST;
     size_t vcpus = vm->n_targets - (target_find(vm, -1) ? 1 : 0);
     if (!there && model->vcpu >= 0 && vcpus >= planner->config->limits.max_vcpus_per_vm)
@@ -311,9 +312,10 @@ int planner_target_add(struct planner *planner, struct planned_vm *vm, int32_t v
 }
 
 int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
-                           const struct schema *schema, uint64_t address)
+                           const struct schema *schema, uint64_t address,
+                           const struct bpf_wanted *wanted)
 {
-    if (!address || !planner_vm_is_pinned(vm))
+    if (!address || (!wanted && !planner_vm_is_pinned(vm)))
         return -EINVAL;
     return add_target(planner, vm,
                       &(struct sampled_target){
@@ -322,6 +324,7 @@ int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32
                           .vcpu = vcpu,
                           .fd = -1,
                           .address = address,
+                          .wanted = wanted ? *wanted : (struct bpf_wanted){0},
                       });
 }
 

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "bpf.h"
 #include "config.h"
 #include "sampler.h"
 #include "store.h"
@@ -49,10 +50,12 @@ MUST_USE int planner_target_add(struct planner *planner, struct planned_vm *vm, 
                                 int stats_fd);
 /*
  * The same for a target that BPF reads at `address`, which is valid while the VM is pinned.
- * -EINVAL: it is not.
+ * -EINVAL: it is not. With `wanted` (copied) it need not be: then the block is read when a file of
+ * the object is visited, which is slower. One of the two ways takes the place of the other.
  */
 MUST_USE int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
-                                    const struct schema *schema, uint64_t address);
+                                    const struct schema *schema, uint64_t address,
+                                    const struct bpf_wanted *wanted);
 /* Keeps a borrowed kvm-vm fd (consumed in every case) until the VM ends; a second one is closed. */
 void planner_vm_pin(struct planned_vm *vm, int kvm_vm_fd);
 bool planner_vm_is_pinned(const struct planned_vm *vm);

@@ -2,9 +2,10 @@
 /*
  * KVM's statistics by BPF: every VM on the host, whoever runs it, with no change to its VMM.
  *
- * Two programs. The iterator lists the open KVM files of all processes; it wants CAP_BPF,
+ * Three programs. An iterator lists the open KVM files of all processes; it wants CAP_BPF,
  * CAP_PERFMON and the kernel's BTF to be loaded. The sweep copies the blocks of one rate group into
- * its frames, all in few system calls. Once loaded, neither wants any privilege.
+ * its frames, all in few system calls, from VMs that somebody pins. Another iterator copies those
+ * of VMs that nobody can pin, while it visits their files. Once loaded, none wants any privilege.
  */
 #pragma once
 
@@ -43,6 +44,10 @@ MUST_USE int bpf_source_list(struct bpf_source *source, struct bpf_kvm_file **re
 uint64_t bpf_source_block(const struct bpf_source *source, enum scope scope,
                           const struct bpf_kvm_file *file);
 
+/* What the pass over files must find before it copies; `index` is the sweep's to fill in. */
+void bpf_source_wanted(const struct bpf_source *source, enum scope scope,
+                       const struct bpf_kvm_file *file, struct bpf_wanted *ret_wanted);
+
 /*
  * The schemas of the running kernel, from a scratch VM with one vCPU that is closed at once.
  * Creating the first VM of a host switches hardware virtualisation on, so call it only while some
@@ -66,6 +71,12 @@ MUST_USE int bpf_sweep_new(uint32_t n_copies, uint32_t n_frames, uint32_t frame_
 void bpf_sweep_free(struct bpf_sweep *sweep);
 DEFINE_CLEANUP(struct bpf_sweep *, bpf_sweep_free)
 
+/*
+ * Loads the pass over files too, which takes the kernel's BTF. Returns 0 or -errno. THREADS:
+ * discovery, before the sampler has the sweep.
+ */
+MUST_USE int bpf_sweep_add_files(struct bpf_sweep *sweep, struct bpf_error *ret_error);
+
 /* The memory of a frame, mapped until bpf_sweep_free(); zero at the start. */
 void *bpf_sweep_frame(struct bpf_sweep *sweep, uint32_t frame);
 
@@ -79,3 +90,19 @@ void bpf_sweep_set(struct bpf_sweep *sweep, uint32_t i, uint64_t address, uint32
 MUST_USE int bpf_sweep_run(struct bpf_sweep *sweep, uint32_t frame, uint32_t first, uint32_t n);
 /* Whether block i failed since the last call of this; clears it. */
 bool bpf_sweep_failed(struct bpf_sweep *sweep, uint32_t i);
+
+/* From now on no block is wanted by its files: before the blocks of a new layout are set. */
+void bpf_sweep_forget_files(struct bpf_sweep *sweep);
+/*
+ * Block i is copied by bpf_sweep_run_files() and by that alone; bpf_sweep_set() with address 0 ends
+ * it. Needs bpf_sweep_add_files().
+ */
+void bpf_sweep_set_wanted(struct bpf_sweep *sweep, uint32_t i, const struct bpf_wanted *wanted,
+                          uint32_t bytes, uint32_t element);
+/*
+ * One pass over all open files of the host. Returns the number of blocks copied (bpf_sweep_seen()
+ * says which), or -errno when it could not be made.
+ */
+MUST_USE int bpf_sweep_run_files(struct bpf_sweep *sweep, uint32_t frame);
+/* Whether the last pass found block i. */
+bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i);

@@ -39,6 +39,15 @@ uint64_t bpf_source_block(const struct bpf_source *source, enum scope scope,
     return 0;
 }
 
+void bpf_source_wanted(const struct bpf_source *source, enum scope scope,
+                       const struct bpf_kvm_file *file, struct bpf_wanted *ret_wanted)
+{
+    (void)source;
+    (void)scope;
+    (void)file;
+    *ret_wanted = (struct bpf_wanted){0};
+}
+
 int bpf_sweep_new(uint32_t n_copies, uint32_t n_frames, uint32_t frame_elements,
                   uint32_t element_bytes, struct bpf_sweep **ret_sweep, struct bpf_error *ret_error)
 {
@@ -82,6 +91,41 @@ int bpf_sweep_run(struct bpf_sweep *sweep, uint32_t frame, uint32_t first, uint3
 }
 
 bool bpf_sweep_failed(struct bpf_sweep *sweep, uint32_t i)
+{
+    (void)sweep;
+    (void)i;
+    return false;
+}
+
+int bpf_sweep_add_files(struct bpf_sweep *sweep, struct bpf_error *ret_error)
+{
+    (void)sweep;
+    return refuse(ret_error);
+}
+
+void bpf_sweep_forget_files(struct bpf_sweep *sweep)
+{
+    (void)sweep;
+}
+
+void bpf_sweep_set_wanted(struct bpf_sweep *sweep, uint32_t i, const struct bpf_wanted *wanted,
+                          uint32_t bytes, uint32_t element)
+{
+    (void)sweep;
+    (void)i;
+    (void)wanted;
+    (void)bytes;
+    (void)element;
+}
+
+int bpf_sweep_run_files(struct bpf_sweep *sweep, uint32_t frame)
+{
+    (void)sweep;
+    (void)frame;
+    return -EOPNOTSUPP;
+}
+
+bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i)
 {
     (void)sweep;
     (void)i;

@@ -191,3 +191,17 @@ uint64_t bpf_source_block(const struct bpf_source *source, enum scope scope,
 {
     return (scope == SCOPE_VM ? file->kvm : file->vcpu) + source->stat_offset[scope];
 }
+
+void bpf_source_wanted(const struct bpf_source *source, enum scope scope,
+                       const struct bpf_kvm_file *file, struct bpf_wanted *ret_wanted)
+{
+    const struct discover_bpf__rodata *offsets = source->skeleton->rodata;
+    *ret_wanted = (struct bpf_wanted){
+        .object = scope == SCOPE_VM ? file->kvm : file->vcpu,
+        .address = bpf_source_block(source, scope, file),
+        .kvm = file->kvm,
+        .link = scope == SCOPE_VM ? 0 : file->vcpu + offsets->vcpu_kvm_offset,
+        .owner_address = file->kvm + offsets->kvm_userspace_pid_offset,
+        .owner = file->owner,
+    };
+}

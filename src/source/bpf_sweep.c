@@ -11,12 +11,15 @@
 #include <sys/mman.h>
 
 #include "bpf.h"
+#include "bpf_files.h"
 #include "sweep.skel.h"
 
 struct bpf_sweep {
     struct sweep_bpf *skeleton;
-    int program_fd; /* borrowed from the skeleton */
-    uint32_t frame_elements;
+    struct bpf_files *files; /* owned; NULL: all VMs are pinned */
+    int program_fd;          /* borrowed from the skeleton */
+    uint32_t n_copies;
+    uint32_t frame_elements, element_bytes;
     size_t frame_bytes;
     struct bpf_copy *copies; /* mapped */
     size_t copies_bytes;
@@ -68,7 +71,9 @@ int bpf_sweep_new(uint32_t n_copies, uint32_t n_frames, uint32_t frame_elements,
         r = load(sweep, MAX_OF(n_copies, 1u), n_elements, element_bytes);
     if (r == 0) {
         sweep->program_fd = bpf_program__fd(sweep->skeleton->progs.kvmstatd_sweep);
+        sweep->n_copies = n_copies;
         sweep->frame_elements = frame_elements;
+        sweep->element_bytes = element_bytes;
         sweep->frame_bytes = (size_t)frame_elements * element_bytes;
         sweep->copies_bytes = round_to_page((size_t)MAX_OF(n_copies, 1u) * sizeof *sweep->copies);
         r = map_memory(sweep->skeleton->maps.copies, sweep->copies_bytes, (void **)&sweep->copies);
@@ -86,6 +91,16 @@ int bpf_sweep_new(uint32_t n_copies, uint32_t n_frames, uint32_t frame_elements,
     return 0;
 }
 
+int bpf_sweep_add_files(struct bpf_sweep *sweep, struct bpf_error *ret_error)
+{
+    int r = bpf_files_new(sweep->skeleton->maps.copies, sweep->skeleton->maps.frames,
+                          sweep->n_copies, sweep->element_bytes, &sweep->files);
+    if (r < 0)
+        (void)snprintf(ret_error->message, sizeof ret_error->message,
+                       "cannot load the pass over files: %s", strerror(-r));
+    return r;
+}
+
 void bpf_sweep_free(struct bpf_sweep *sweep)
 {
     if (!sweep)
@@ -94,6 +109,7 @@ void bpf_sweep_free(struct bpf_sweep *sweep)
         (void)munmap(sweep->copies, sweep->copies_bytes);
     if (sweep->frames)
         (void)munmap(sweep->frames, sweep->frames_bytes);
+    bpf_files_free(sweep->files);
     sweep_bpf__destroy(sweep->skeleton);
     free(sweep);
 }
@@ -130,4 +146,28 @@ bool bpf_sweep_failed(struct bpf_sweep *sweep, uint32_t i)
     bool failed = sweep->copies[i].failed;
     sweep->copies[i].failed = 0;
     return failed;
+}
+
+void bpf_sweep_forget_files(struct bpf_sweep *sweep)
+{
+    if (sweep->files)
+        bpf_files_forget(sweep->files);
+}
+
+void bpf_sweep_set_wanted(struct bpf_sweep *sweep, uint32_t i, const struct bpf_wanted *wanted,
+                          uint32_t bytes, uint32_t element)
+{
+    /* Without an address: the sweep over pinned blocks has nothing to do with it. */
+    bpf_sweep_set(sweep, i, 0, bytes, element);
+    bpf_files_want(sweep->files, wanted, i);
+}
+
+int bpf_sweep_run_files(struct bpf_sweep *sweep, uint32_t frame)
+{
+    return bpf_files_run(sweep->files, frame * sweep->frame_elements);
+}
+
+bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i)
+{
+    return sweep->copies[i].seen == bpf_files_mark(sweep->files);
 }

@@ -22,7 +22,21 @@ struct bpf_copy {
     __u32 bytes;
     __u32 element;
     __u32 failed; /* set when the copy faulted */
-    __u32 seen;   /* by the iterator's pass: the mark of the pass that copied it */
+    __u32 seen;   /* the mark of the last pass over files that copied it */
+};
+
+/*
+ * An object whose block is copied when the iterator comes by a file of it, and how to know that it
+ * still is that one. object 0: a free place of the table.
+ */
+struct bpf_wanted {
+    __u64 object;        /* struct kvm or kvm_vcpu */
+    __u64 address;       /* of its block */
+    __u64 kvm;           /* the VM */
+    __u64 link;          /* where a vCPU says whose it is; 0 for a VM */
+    __u64 owner_address; /* where the VM says who made it … */
+    __s32 owner;         /* … which is this tid */
+    __u32 index;         /* in copies */
 };
 
 /* Argument of the sweep: copies[first … first + n - 1] into the frame that starts at `base`. */
@@ -36,4 +50,12 @@ struct bpf_sweep_args {
 enum {
     /* Copies of one call: the verifier walks each, and other groups may want their turn between. */
     BPF_SWEEP_CHUNK = 256,
+    /* Places that may be looked at for an object; the table is never more than a quarter full. */
+    BPF_WANTED_PROBES = 64,
 };
+
+/* Fibonacci hashing: objects are far apart, and only the middle bits of an address differ. */
+static inline __attribute__((always_inline)) __u32 bpf_wanted_hash(__u64 object)
+{
+    return (__u32)((object * 0x9e3779b97f4a7c15ull) >> 32);
+}
