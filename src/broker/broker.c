@@ -187,6 +187,13 @@ static int borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
     return 0;
 }
 
+int broker_identify(struct broker *broker, int fd, struct kvm_file *ret_file)
+{
+    char name[PATH_BYTES];
+    (void)snprintf(name, sizeof name, "%d", fd);
+    return read_link(broker->self_fds, name, ret_file);
+}
+
 int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
 {
     return is_stats(file->kind) ? borrow(broker, pidfd, file, ret_fd) : -EINVAL;

@@ -61,6 +61,11 @@ MUST_USE int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list 
 MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
                            int *ret_fd);
 /*
+ * What one of our own fds is: >0 and the file (its number is `fd`), 0 when it is no KVM file,
+ * -errno. It is not read, nor asked anything: the kernel's name for it is all that counts.
+ */
+MUST_USE int broker_identify(struct broker *broker, int fd, struct kvm_file *ret_file);
+/*
  * A duplicate of the process's kvm-vm or kvm-vcpu file, to keep the VM's objects valid while they
  * are read. Checked as above; -EINVAL when the file is of another kind.
  */

@@ -133,7 +133,8 @@ static size_t run_length(const struct kvm_file *files, size_t n)
 static bool keep_without_file(struct discovery *d, struct found_vm *vm,
                               const struct found_target *target, bool by_bpf)
 {
-    if (target->source == TARGET_SOURCE_BPF && by_bpf)
+    /* What has been taken back goes at the end, when another source has had its chance. */
+    if (target->source == TARGET_SOURCE_HANDOFF || (target->source == TARGET_SOURCE_BPF && by_bpf))
         return true;
     d->sink.target_remove(d->sink.ctx, vm->handle, target->file.vcpu);
     d->sink_changed = d->roster_changed = true;
@@ -158,10 +159,12 @@ static size_t keep_targets(struct discovery *d, struct found_vm *vm, struct kvm_
         }
         if (t == vm->n_targets || vm->targets[t].file.vcpu != first.vcpu) {
             files[fresh++] = first;
-        } else if (vm->targets[t].source == TARGET_SOURCE_BPF) {
-            vm->targets[kept++] = vm->targets[t++];
-            if (!by_bpf || !attach_prefers_bpf(d->config))
+        } else if (vm->targets[t].source != TARGET_SOURCE_STATSFD) {
+            const struct found_target *there = &vm->targets[t];
+            if ((there->source == TARGET_SOURCE_BPF && !by_bpf) ||
+                attach_replaces(d, vm, there, TARGET_SOURCE_STATSFD))
                 files[fresh++] = first;
+            vm->targets[kept++] = vm->targets[t++];
         } else {
             vm->targets[kept] = vm->targets[t++];
             keep_target(d, vm, &vm->targets[kept++], files + i, length);
@@ -180,7 +183,7 @@ static size_t keep_targets(struct discovery *d, struct found_vm *vm, struct kvm_
  * On a kernel whose stats fds do not keep their VM, they may be read only while we hold the VM by
  * its own file, which does on every kernel. Returns 0, or -errno with *trouble.
  */
-static int make_safe(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
+int attach_make_safe(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
 {
     if (vm->pin_fd >= 0 || d->config->discovery.unsafe_kernel_allow)
         return 0;
@@ -194,7 +197,7 @@ static int make_safe(struct discovery *d, struct found_vm *vm, struct trouble *t
                        "can crash the host"
                      : "it could not be tried whether a statistics fd keeps its VM on this kernel");
     d->unsafe_said = true;
-    int r = attach_key_file(vm) ? attach_pin(d, vm, trouble) : -EBADF;
+    int r = attach_key_file(vm) || vm->given ? attach_pin(d, vm, trouble) : -EBADF;
     if (r < 0)
         attach_blame(trouble, UNREADABLE_UNSAFE_KERNEL,
                      "reading it could crash this host, whose kernel does not keep a VM for its "
@@ -203,11 +206,16 @@ static int make_safe(struct discovery *d, struct found_vm *vm, struct trouble *t
     return r;
 }
 
+static uint32_t count_given(const struct found_vm *vm)
+{
+    return (uint32_t)(vm->given->n - (given_find_file(vm->given, -1) != NULL));
+}
+
 void attach_refresh(struct discovery *d, struct found_vm *vm)
 {
     CLEANUP_FREE struct kvm_file *files = NULL;
     struct trouble trouble = {.reason = UNREADABLE_NOT};
-    struct ways ways = {false, false};
+    struct ways ways = {0};
     uint32_t n_vcpus = 0;
     size_t n = 0;
 
@@ -217,16 +225,22 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         return; /* memory is short: as before, for now */
     if (attach_may_read(d, vm, &trouble))
         ways = attach_find_ways(d, vm, &trouble);
+    if (ways.given)
+        n_vcpus = MAX_OF(n_vcpus, count_given(vm));
     if (!vm->kvm && (!ways.bpf || vm->owner->n_holdings == 1))
         attach_set_vcpus(d, vm, n_vcpus);
-    if (!ways.fds && !ways.bpf) {
+    if (!ways.given && !ways.fds && !ways.bpf) {
         attach_drop(d, vm);
         attach_conclude(d, vm, &trouble);
         return;
     }
     bool is_new = !vm->handle;
-    size_t fresh = keep_targets(d, vm, files, ways.fds ? n : 0, ways.bpf);
-    int r = fresh ? make_safe(d, vm, &trouble) : 0;
+    if (!ways.fds)
+        n = 0;
+    int r = attach_given_files(d, vm, ways, files, n, &trouble);
+    size_t fresh = keep_targets(d, vm, files, n, ways.bpf);
+    if (r == 0 && fresh)
+        r = attach_make_safe(d, vm, &trouble);
     if (r == 0 && fresh)
         r = attach_files(d, vm, files, fresh, &trouble);
     bool forbidden =
@@ -237,6 +251,7 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         attach_want_blocks(d, vm, &trouble);
     if (vm->kernel_pending)
         return; /* attach_settle() concludes */
+    attach_drop_taken_back(d, vm);
     if (vm->n_targets == 0)
         attach_drop(d, vm);
     if (vm->handle)
@@ -254,7 +269,7 @@ int attach_verify(struct discovery *d, const struct found_vm *vm)
     }
     for (size_t i = 0; i < vm->n_targets; i++) {
         const struct found_target *target = &vm->targets[i];
-        if (target->source == TARGET_SOURCE_BPF)
+        if (target->source != TARGET_SOURCE_STATSFD)
             continue;
         int ours = target->same_open_file ? our_fd(d, vm, target) : -1;
         int r = broker_still_there(d->broker, vm->owner->pid, &target->file, ours);
@@ -265,14 +280,14 @@ int attach_verify(struct discovery *d, const struct found_vm *vm)
 }
 
 /* We hold the VM's file itself: is it none of the owner's any more? */
-static bool pin_is_replaced(struct discovery *d, const struct found_vm *vm,
+static bool pin_is_replaced(struct discovery *d, const struct found_vm *vm, int pin_fd,
                             const struct kvm_file_list *now)
 {
     bool others = false;
     for (size_t i = 0; i < now->n; i++) {
         if (kvm_file_is_stats(&now->files[i]))
             continue;
-        int r = broker_same_file(d->broker, d->self, vm->pin_fd, vm->owner->pid, now->files[i].fd);
+        int r = broker_same_file(d->broker, d->self, pin_fd, vm->owner->pid, now->files[i].fd);
         if (r > 0 || r == -ENOSYS)
             return false;
         others = true;
@@ -284,11 +299,14 @@ bool attach_is_replaced(struct discovery *d, const struct found_vm *vm,
                         const struct kvm_file_list *now)
 {
     bool others = false;
-    if (vm->pin_fd >= 0)
-        return pin_is_replaced(d, vm, now);
+    int pin_fd = vm->pin_fd >= 0 || !vm->given ? vm->pin_fd : vm->given->pin_fd;
+    if (pin_fd >= 0)
+        return pin_is_replaced(d, vm, pin_fd, now);
     for (size_t t = 0; t < vm->n_targets; t++) {
         const struct found_target *target = &vm->targets[t];
-        int ours = target->same_open_file ? our_fd(d, vm, target) : -1;
+        int ours = target->source == TARGET_SOURCE_STATSFD && target->same_open_file
+                       ? our_fd(d, vm, target)
+                       : -1;
         for (size_t i = 0; ours >= 0 && i < now->n; i++) {
             if (!kvm_file_is_stats(&now->files[i]) || now->files[i].vcpu != target->file.vcpu)
                 continue;

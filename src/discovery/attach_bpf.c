@@ -6,7 +6,19 @@
  */
 #include "attach_internal.h"
 
+#include <fcntl.h>
 #include <string.h>
+
+/* The VM's own file: as its VMM gave it, or borrowed. */
+static int take_pin(struct discovery *d, const struct found_vm *vm, int pidfd, int *ret_fd)
+{
+    if (vm->given && vm->given->pin_fd >= 0) {
+        *ret_fd = fcntl(vm->given->pin_fd, F_DUPFD_CLOEXEC, 0);
+        return *ret_fd < 0 ? -errno : 0;
+    }
+    return attach_key_file(vm) ? broker_borrow_pin(d->broker, pidfd, attach_key_file(vm), ret_fd)
+                               : -EBADF;
+}
 
 int attach_pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
 {
@@ -20,8 +32,7 @@ int attach_pin(struct discovery *d, struct found_vm *vm, struct trouble *trouble
     attach_blame(trouble, UNREADABLE_PERMISSION, "its VM's own fd cannot be borrowed");
     int r = attach_open_owner(d, vm->owner, &pidfd);
     if (r == 0)
-        r = d->fds_exhausted ? -EMFILE
-                             : broker_borrow_pin(d->broker, pidfd, attach_key_file(vm), &fd);
+        r = d->fds_exhausted ? -EMFILE : take_pin(d, vm, pidfd, &fd);
     if (r < 0) {
         (void)attach_is_fatal(d, vm, r, trouble);
         return r;
@@ -54,7 +65,8 @@ static int join_unpinned(struct discovery *d, struct found_vm *vm, struct troubl
 /* To be read by BPF, from the next pass on. */
 void attach_want_blocks(struct discovery *d, struct found_vm *vm, struct trouble *trouble)
 {
-    int r = vm->pin_fd >= 0 ? 0 : vm->kvm ? -EPERM : attach_pin(d, vm, trouble);
+    bool can_pin = !vm->kvm || (vm->given && vm->given->pin_fd >= 0);
+    int r = vm->pin_fd >= 0 ? 0 : can_pin ? attach_pin(d, vm, trouble) : -EPERM;
     if (attach_is_forbidden(r))
         r = join_unpinned(d, vm, trouble);
     if (r < 0)
@@ -66,9 +78,9 @@ static int add_block(struct discovery *d, struct found_vm *vm, const struct kern
 {
     const struct found_target *there = attach_find_target(vm, block->vcpu);
     bool by_files = vm->pin_fd < 0;
-    if (there && there->source == TARGET_SOURCE_BPF && there->by_files == by_files)
-        return 0;
-    if (there && there->source != TARGET_SOURCE_BPF && !attach_prefers_bpf(d->config))
+    /* Read by BPF already, but the other way: since, the VM has been pinned, or is no more. */
+    bool other_way = there && there->source == TARGET_SOURCE_BPF && there->by_files != by_files;
+    if (there && !other_way && !attach_replaces(d, vm, there, TARGET_SOURCE_BPF))
         return 0;
     const struct schema *schema =
         kernelview_schema(d->kernelview, block->vcpu < 0 ? SCOPE_VM : SCOPE_VCPU);
@@ -161,6 +173,7 @@ void attach_settle(struct discovery *d)
                          "BPF cannot look at the kernel's VMs: %s", strerror(-r));
         else
             (void)add_blocks(d, vm, &trouble);
+        attach_drop_taken_back(d, vm);
         if (vm->n_targets == 0)
             attach_drop(d, vm);
         else

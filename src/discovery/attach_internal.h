@@ -22,6 +22,8 @@ struct trouble {
 void attach_blame(struct trouble *trouble, enum unreadable_reason reason, const char *format, ...)
     PRINTF_LIKE(3, 4);
 void attach_conclude(struct discovery *d, struct found_vm *vm, const struct trouble *trouble);
+/* Sees to it that the VM's stats fds may be read. Returns 0, or -errno with *trouble. */
+MUST_USE int attach_make_safe(struct discovery *d, struct found_vm *vm, struct trouble *trouble);
 void attach_set_vcpus(struct discovery *d, struct found_vm *vm, uint32_t n);
 
 /* By vcpu_id, then number. */
@@ -41,14 +43,18 @@ static inline bool kvm_file_is_stats(const struct kvm_file *file)
 
 /* How a VM could be read. */
 struct ways {
+    bool given;
     bool fds;
     bool bpf;
 };
 
 /* Whether the configuration has BPF among the sources. */
 bool attach_allows_bpf(const struct config *config);
-/* Whether a target that can be read both ways is to be read by BPF. */
-bool attach_prefers_bpf(const struct config *config);
+/* Whether its VMM has handed it over, and that may be used. */
+bool attach_is_given(const struct discovery *d, const struct found_vm *vm);
+/* Whether a target that is there is to be read from `source` from now on, which it can be. */
+bool attach_replaces(struct discovery *d, const struct found_vm *vm,
+                     const struct found_target *there, enum target_source source);
 /* The owner's file by which the VM is known, or NULL. */
 const struct kvm_file *attach_key_file(const struct found_vm *vm);
 /* What would help a VM that has no stats fds. */
@@ -59,7 +65,32 @@ bool attach_may_read(struct discovery *d, const struct found_vm *vm, struct trou
 struct ways attach_find_ways(struct discovery *d, const struct found_vm *vm,
                              struct trouble *trouble);
 
+/* --- attach_given.c --- */
+
+/*
+ * Hands on what was given and is not read in a better way: `files` are the stats files that could
+ * be borrowed. Returns 0, or -errno with *trouble.
+ */
+MUST_USE int attach_given_files(struct discovery *d, struct found_vm *vm, struct ways ways,
+                                const struct kvm_file *files, size_t n, struct trouble *trouble);
+/* Removes the targets that were given and have been taken back. */
+void attach_drop_taken_back(struct discovery *d, struct found_vm *vm);
+
 /* --- borrow.c --- */
+
+/* A stats file that is ours to hand on. */
+struct borrowed {
+    struct kvm_file file;
+    const struct schema *schema;
+    int fd; /* owned; -1: none */
+};
+
+/* Reads what is in the stats file at ret_borrowed->fd. Returns 0, or -errno with *trouble. */
+MUST_USE int attach_open_stats(struct discovery *d, struct found_vm *vm,
+                               struct borrowed *ret_borrowed, struct trouble *trouble);
+/* Consumes the fds. Returns 0, or -errno with *trouble. */
+MUST_USE int attach_add_targets(struct discovery *d, struct found_vm *vm, enum target_source source,
+                                struct borrowed *borrowed, size_t n, struct trouble *trouble);
 
 /* Returns 0 with a pidfd of that very process, or -errno. */
 MUST_USE int attach_open_owner(struct discovery *d, const struct vmm *owner, int *ret_pidfd);

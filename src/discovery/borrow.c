@@ -16,12 +16,6 @@ enum {
     STALE_RETRY_MS = 20,
 };
 
-struct borrowed {
-    struct kvm_file file;
-    const struct schema *schema;
-    int fd; /* owned; -1: none */
-};
-
 /* Returns 0 with a pidfd of that very process, or -errno. */
 int attach_open_owner(struct discovery *d, const struct vmm *owner, int *ret_pidfd)
 {
@@ -82,29 +76,37 @@ bool attach_is_fatal(struct discovery *d, const struct found_vm *vm, int r, stru
     return false;
 }
 
-static int borrow(struct discovery *d, struct found_vm *vm, int pidfd, const struct kvm_file *file,
-                  struct borrowed *ret_borrowed, struct trouble *trouble)
+int attach_open_stats(struct discovery *d, struct found_vm *vm, struct borrowed *borrowed,
+                      struct trouble *trouble)
 {
     struct statsfd_error error;
     char id[ID_BYTES];
-    const struct schema *schema;
-    CLEANUP_FD int fd = -1;
-
-    int r = broker_borrow(d->broker, pidfd, file, &fd);
-    if (r < 0) {
-        attach_blame(trouble, UNREADABLE_BAD_STATS, "a statistics fd cannot be borrowed: %s",
-                     strerror(-r));
-        return r;
-    }
-    r = statsfd_open(fd, file->vcpu < 0 ? SCOPE_VM : SCOPE_VCPU, &d->store->schemas, &schema, id,
-                     sizeof id, &error);
+    int r = statsfd_open(borrowed->fd, borrowed->file.vcpu < 0 ? SCOPE_VM : SCOPE_VCPU,
+                         &d->store->schemas, &borrowed->schema, id, sizeof id, &error);
     if (r < 0) {
         attach_blame(trouble, UNREADABLE_BAD_STATS, "%s", error.message);
         return r;
     }
     learn_creator(vm, id);
-    *ret_borrowed = (struct borrowed){.file = *file, .schema = schema, .fd = steal_fd(&fd)};
     return 0;
+}
+
+static int borrow(struct discovery *d, struct found_vm *vm, int pidfd, const struct kvm_file *file,
+                  struct borrowed *ret_borrowed, struct trouble *trouble)
+{
+    struct borrowed borrowed = {.file = *file, .fd = -1};
+    int r = broker_borrow(d->broker, pidfd, file, &borrowed.fd);
+    if (r < 0) {
+        attach_blame(trouble, UNREADABLE_BAD_STATS, "a statistics fd cannot be borrowed: %s",
+                     strerror(-r));
+        return r;
+    }
+    r = attach_open_stats(d, vm, &borrowed, trouble);
+    if (r < 0)
+        (void)fd_close(borrowed.fd);
+    else
+        *ret_borrowed = borrowed;
+    return r;
 }
 
 /*
@@ -225,9 +227,8 @@ void attach_blame_sink(struct trouble *trouble, int r)
                      r == -ENOMEM ? "out of memory" : strerror(-r));
 }
 
-/* Consumes the fds. Returns 0, or -errno with *trouble. */
-static int add_targets(struct discovery *d, struct found_vm *vm, struct borrowed *borrowed,
-                       size_t n, struct trouble *trouble)
+int attach_add_targets(struct discovery *d, struct found_vm *vm, enum target_source source,
+                       struct borrowed *borrowed, size_t n, struct trouble *trouble)
 {
     int r = attach_make_room(vm, n);
     for (size_t i = 0; i < n; i++) {
@@ -237,10 +238,10 @@ static int add_targets(struct discovery *d, struct found_vm *vm, struct borrowed
         }
         int fd = steal_fd(&borrowed[i].fd);
         r = d->sink.target_add(d->sink.ctx, vm->handle, borrowed[i].file.vcpu, borrowed[i].schema,
-                               TARGET_SOURCE_STATSFD, fd);
+                               source, fd);
         if (r == 0)
             attach_note_target(vm, &(struct found_target){
-                                       .source = TARGET_SOURCE_STATSFD,
+                                       .source = source,
                                        .file = borrowed[i].file,
                                        .same_open_file = true,
                                    });
@@ -286,5 +287,5 @@ int attach_files(struct discovery *d, struct found_vm *vm, const struct kvm_file
             borrowed[i].fd = fd_close(borrowed[i].fd);
         return r;
     }
-    return add_targets(d, vm, borrowed, got, trouble);
+    return attach_add_targets(d, vm, TARGET_SOURCE_STATSFD, borrowed, got, trouble);
 }

@@ -319,6 +319,7 @@ static void take_config(struct discovery *d)
         return;
     config_unref(d->config);
     d->config = config;
+    given_set_config(d->given, config);
     d->sink.set_config(d->sink.ctx, config);
     d->fds_exhausted = d->vms_full = false;
     for (size_t i = 0; i < d->n_vms; i++)
@@ -370,6 +371,9 @@ static void rescan(struct discovery *d)
  */
 static int64_t finish(struct discovery *d)
 {
+    given_settle(d->given);
+    attach_settle(d);
+    given_settle(d->given); /* those that BPF had to find */
     attach_settle(d);
     int64_t now_ns = clock_now_ns();
     int64_t due_ns = d->handed_on_ns + HAND_ON_EVERY_MS * NSEC_PER_MSEC;
@@ -429,8 +433,11 @@ static void *discovery_main(void *arg)
         if (!d->sink_changed && d->rescan_error == 0)
             atomic_store(&d->store->self.looked_once, true);
         due_ns = MIN_OF(due_ns, MIN_OF(d->rescan_due_ns, looks_next_due(d)));
+        due_ns = MIN_OF(due_ns, given_due_ns(d->given));
         wait_until(d, due_ns);
 
+        /* Before the kernel's word of the same VMs is read: then it is there. */
+        given_collect(d->given);
         if (d->uevents_fd >= 0)
             collect_uevents(d);
         if (d->sink.events_fd >= 0)
@@ -463,6 +470,8 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     d->counts_fds = proc_counts_fds(proc);
     d->kernel_vms = -1;
     int r = kernelview_new(broker, store, &d->kernelview);
+    if (r == 0)
+        r = given_new(d, &d->given);
     if (r < 0)
         return r;
     d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -488,6 +497,10 @@ int discovery_start(struct discovery *d)
     int r = watch(d, d->wake_fd);
     if (r == 0 && d->sink.events_fd >= 0)
         r = watch(d, d->sink.events_fd);
+    if (r == 0)
+        r = given_start(d->given);
+    if (r == 0)
+        r = watch(d, given_epoll_fd(d->given));
     if (r < 0)
         return r;
     /* Before the first look, so that no VM is made between the two. */
@@ -535,6 +548,7 @@ void discovery_free(struct discovery *d)
         return;
     discovery_stop(d);
     vms_free(d);
+    given_free(d->given);
     kernelview_free(d->kernelview);
     processes_free(d);
     free(d->looks);

@@ -15,6 +15,7 @@
 
 #include "clock.h"
 #include "discovery.h"
+#include "given.h"
 #include "identity/identity.h"
 #include "kernelview.h"
 
@@ -23,7 +24,7 @@ struct found_vm;
 /* A block of statistics that is being sampled. */
 struct found_target {
     enum target_source source;
-    struct kvm_file file; /* one of the owner's fds for it; by BPF: none, only its vcpu counts */
+    struct kvm_file file; /* statsfd: one of the owner's fds for it; else only its vcpu counts */
     bool same_open_file;  /* ours is a duplicate of that one; false: the VMM has opened it anew */
     bool by_files;        /* by BPF, without a pin */
     bool failing;         /* the sampler could not read it */
@@ -41,8 +42,9 @@ struct found_vm {
 
     struct discovery_handle *handle; /* NULL: not read */
     int pin_fd;                      /* our duplicate of the key file, kept by the sink; -1: none */
-    uint64_t kvm;        /* where no key is known: which VM it is for BPF; 0 not known */
-    bool kernel_pending; /* its blocks are to be looked up in the next pass of BPF */
+    uint64_t kvm;           /* where no key is known: which VM it is for BPF; 0 not known */
+    bool kernel_pending;    /* its blocks are to be looked up in the next pass of BPF */
+    struct given_vm *given; /* what its VMM has handed over; NULL: nothing */
     size_t n_targets;
     struct found_target *targets; /* by vcpu id, the VM scope first */
 
@@ -117,6 +119,7 @@ struct discovery {
     size_t n_looks, looks_capacity;
     struct look *looks;
 
+    struct given *given;           /* owned */
     struct kernelview *kernelview; /* owned */
     bool kernel_pending;           /* some VM's is */
     bool denied_pending;           /* VMs of processes whose fds may not be listed, likewise */

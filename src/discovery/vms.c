@@ -243,6 +243,7 @@ void vms_let_go(struct discovery *d, struct found_vm *vm, struct vmm *vmm, const
     }
     report_gone(d, vm, why);
     attach_drop(d, vm);
+    given_unmatch(d->given, vm);
     take_out(d, vm);
     found_vm_free(vm);
     d->roster_changed = true;

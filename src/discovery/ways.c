@@ -14,17 +14,36 @@ static int source_rank(const struct config *config, enum config_source source)
     return -1;
 }
 
+bool attach_is_given(const struct discovery *d, const struct found_vm *vm)
+{
+    return vm->given && vm->given->n > 0 && source_rank(d->config, CONFIG_SOURCE_HANDOFF) >= 0;
+}
+
 bool attach_allows_bpf(const struct config *config)
 {
     return source_rank(config, CONFIG_SOURCE_BPF) >= 0;
 }
 
-/* Whether a target that can be read both ways is to be read by BPF. */
-bool attach_prefers_bpf(const struct config *config)
+static int target_source_rank(const struct config *config, enum target_source source)
 {
-    int bpf = source_rank(config, CONFIG_SOURCE_BPF);
-    int statsfd = source_rank(config, CONFIG_SOURCE_STATSFD);
-    return bpf >= 0 && (statsfd < 0 || bpf < statsfd);
+    static const enum config_source sources[TARGET_SOURCES] = {
+        [TARGET_SOURCE_HANDOFF] = CONFIG_SOURCE_HANDOFF,
+        [TARGET_SOURCE_STATSFD] = CONFIG_SOURCE_STATSFD,
+        [TARGET_SOURCE_BPF] = CONFIG_SOURCE_BPF,
+    };
+    int rank = source_rank(config, sources[source]);
+    return rank < 0 ? CONFIG_SOURCES : rank;
+}
+
+/* Whether a target that is there is to be read from `source` from now on, which it can be. */
+bool attach_replaces(struct discovery *d, const struct found_vm *vm,
+                     const struct found_target *there, enum target_source source)
+{
+    if (there->source == source)
+        return false;
+    if (there->source == TARGET_SOURCE_HANDOFF && !given_find_file(vm->given, there->file.vcpu))
+        return true; /* it has been taken back */
+    return target_source_rank(d->config, source) < target_source_rank(d->config, there->source);
 }
 
 /* The owner's file by which the VM is known, or NULL. */
@@ -45,14 +64,17 @@ void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struc
                           ? "this QEMU keeps no statistics fds open (8.1 and later keep those of "
                             "the vCPUs)"
                           : "its VMM keeps no statistics fds open";
+    const char *help = source_rank(d->config, CONFIG_SOURCE_HANDOFF) >= 0
+                           ? "; it can hand them over, under libkvmstatd-preload.so"
+                           : "";
     if (source_rank(d->config, CONFIG_SOURCE_BPF) < 0)
         attach_blame(trouble, UNREADABLE_NO_STATS_FD,
-                     "%s; \"bpf\" in discovery.sources could read it", why);
+                     "%s; \"bpf\" in discovery.sources could read it%s", why, help);
     else if (*kernelview_why_not(d->kernelview))
-        attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s, and BPF cannot be used: %s", why,
-                     kernelview_why_not(d->kernelview));
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s, and BPF cannot be used: %s%s", why,
+                     kernelview_why_not(d->kernelview), help);
     else
-        attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s", why);
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD, "%s%s", why, help);
 }
 
 /* Why nothing but BPF could read it, and why that does not. */
@@ -76,7 +98,7 @@ bool attach_may_read(struct discovery *d, const struct found_vm *vm, struct trou
     if (!config_match(d->config, label, vm->identity.uuid, vm->identity.vmm, vm->identity.unit)
              .enabled)
         attach_blame(trouble, UNREADABLE_DISABLED, "switched off by a rule of the configuration");
-    else if (process && process->denied &&
+    else if (process && process->denied && !attach_is_given(d, vm) &&
              !(vm->kvm && attach_allows_bpf(d->config) && kernelview_works(d->kernelview)))
         blame_denied(d, trouble);
     else
@@ -90,14 +112,14 @@ struct ways attach_find_ways(struct discovery *d, const struct found_vm *vm,
 {
     const struct kvm_file_list *files = &vm->owner->files;
     bool fds_allowed = source_rank(d->config, CONFIG_SOURCE_STATSFD) >= 0, has_stats = false;
-    struct ways ways = {false, false};
+    struct ways ways = {.given = attach_is_given(d, vm)};
 
     for (size_t i = 0; i < files->n; i++)
         has_stats = has_stats || kvm_file_is_stats(&files->files[i]);
     ways.fds = fds_allowed && has_stats && vm->owner->n_holdings == 1;
     ways.bpf = attach_allows_bpf(d->config) && (attach_key_file(vm) || vm->kvm) &&
                kernelview_works(d->kernelview);
-    if (ways.fds || ways.bpf)
+    if (ways.given || ways.fds || ways.bpf)
         return ways;
     if (!has_stats)
         attach_blame_no_stats(d, vm, trouble);

@@ -38,6 +38,7 @@ const char *handoff_reject_name(enum handoff_reject reject)
         [HANDOFF_REJECT_TOO_MANY_FDS] = "too_many_fds",
         [HANDOFF_REJECT_BAD_MESSAGE] = "bad_message",
         [HANDOFF_REJECT_PEER] = "peer",
+        [HANDOFF_REJECT_LIMIT] = "limit",
     };
     return names[reject];
 }

@@ -36,6 +36,7 @@ enum handoff_reject {
     HANDOFF_REJECT_TOO_MANY_FDS,
     HANDOFF_REJECT_BAD_MESSAGE,
     HANDOFF_REJECT_PEER,
+    HANDOFF_REJECT_LIMIT,
     HANDOFF_REJECTS,
 };
 const char *handoff_reject_name(enum handoff_reject reject);

@@ -3,6 +3,8 @@
 
 #include "testing.h"
 
+Suite *suite_handoff(void);
+Suite *suite_handoff_message(void);
 Suite *suite_identity(void);
 Suite *suite_identity_recorded(void);
 Suite *suite_cgroup(void);

@@ -1,0 +1,566 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two steps: what comes over the socket is only noted (given_collect), and once the kernel's events
+ * have been read, too, it is found out what it means (given_settle). The kernel tells of a VM
+ * before its VMM can, so a VM that is given is then no news.
+ *
+ * Which VM it is, the VM's own file tells exactly, where it was given along. Otherwise it can only
+ * be the one VM of its process.
+ */
+#include "given.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include "handoff.h"
+#include "internal.h"
+
+enum {
+    EVENTS_AT_ONCE = 64,
+    /* A VMM gives a VM back just before it closes it. */
+    LOOK_AFTER_GONE_MS = 50,
+};
+
+struct given_process {
+    struct given_process *next;
+    pid_t pid;
+    int pidfd; /* owned */
+    size_t n_vms;
+    bool exited;
+};
+
+struct given {
+    struct discovery *d;
+    struct handoff *handoff; /* owned */
+    int epoll_fd;            /* of the pidfds and the handoff's */
+    struct given_process *processes;
+    struct given_vm *vms;
+    size_t n_vms;
+    bool changed; /* some VM's is */
+    uint64_t pass;
+};
+
+/* --- the table --- */
+
+static struct given_vm *find(struct given *given, uint64_t peer, uint64_t number)
+{
+    for (struct given_vm *vm = given->vms; vm; vm = vm->next) {
+        if (vm->peer == peer && vm->number == number)
+            return vm;
+    }
+    return NULL;
+}
+
+const struct given_file *given_find_file(const struct given_vm *vm, int32_t vcpu)
+{
+    for (size_t i = 0; vm && i < vm->n; i++) {
+        if (vm->files[i].vcpu == vcpu)
+            return &vm->files[i];
+    }
+    return NULL;
+}
+
+int given_pidfd(const struct given_vm *vm)
+{
+    return vm->process->pidfd;
+}
+
+pid_t given_pid(const struct given_vm *vm)
+{
+    return vm->process->pid;
+}
+
+static void touch(struct given *given, struct given_vm *vm)
+{
+    vm->changed = true;
+    given->changed = true;
+}
+
+static void free_process(struct given *given, struct given_process *process)
+{
+    struct given_process **at = &given->processes;
+    while (*at != process)
+        at = &(*at)->next;
+    *at = process->next;
+    /* The connection may have the same open file: closing ours alone would leave the watch. */
+    (void)epoll_ctl(given->epoll_fd, EPOLL_CTL_DEL, process->pidfd, NULL);
+    process->pidfd = fd_close(process->pidfd);
+    free(process);
+}
+
+/* Its pidfd is one for all VMs of a process. */
+static struct given_process *get_process(struct given *given, const struct handoff_peer *peer)
+{
+    for (struct given_process *process = given->processes; process; process = process->next) {
+        if (process->pid == peer->pid && !process->exited)
+            return process;
+    }
+    struct given_process *process = calloc(1, sizeof *process);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = process};
+    if (!process)
+        return NULL;
+    process->pid = peer->pid;
+    process->pidfd = fcntl(peer->pidfd, F_DUPFD_CLOEXEC, 0);
+    if (process->pidfd < 0 ||
+        epoll_ctl(given->epoll_fd, EPOLL_CTL_ADD, process->pidfd, &event) < 0) {
+        (void)fd_close(process->pidfd);
+        free(process);
+        return NULL;
+    }
+    process->next = given->processes;
+    given->processes = process;
+    return process;
+}
+
+/* Frees it and closes its files, on the handoff's thread for that. */
+static void free_vm(struct given *given, struct given_vm *vm)
+{
+    struct given_vm **at = &given->vms;
+    while (*at && *at != vm)
+        at = &(*at)->next;
+    if (*at) {
+        *at = vm->next;
+        given->n_vms--;
+        vm->process->n_vms--;
+    }
+    for (size_t i = 0; i < vm->n; i++)
+        handoff_close_fd(given->handoff, vm->files[i].fd);
+    handoff_close_fd(given->handoff, vm->pin_fd);
+    free(vm->files);
+    free(vm->name);
+    free(vm->uuid);
+    if (vm->process && vm->process->n_vms == 0)
+        free_process(given, vm->process);
+    free(vm);
+}
+
+/* Takes the fd on success. */
+static int add_file(struct given_vm *vm, int32_t vcpu, int fd)
+{
+    size_t at = 0;
+    if (vm->n == vm->capacity) {
+        size_t larger = vm->capacity ? vm->capacity * 2 : 4;
+        struct given_file *files = reallocarray(vm->files, larger, sizeof *files);
+        if (!files)
+            return -ENOMEM;
+        vm->files = files;
+        vm->capacity = larger;
+    }
+    while (at < vm->n && vm->files[at].vcpu < vcpu)
+        at++;
+    memmove(vm->files + at + 1, vm->files + at, (vm->n - at) * sizeof *vm->files);
+    vm->files[at] = (struct given_file){vcpu, fd};
+    vm->n++;
+    return 0;
+}
+
+static void drop_file(struct given *given, struct given_vm *vm, const struct given_file *file)
+{
+    size_t at = (size_t)(file - vm->files);
+    handoff_close_fd(given->handoff, file->fd);
+    vm->n--;
+    memmove(vm->files + at, vm->files + at + 1, (vm->n - at) * sizeof *vm->files);
+}
+
+/* --- what comes from the socket --- */
+
+static bool same_open_file(struct discovery *d, int a, int b)
+{
+    return a >= 0 && b >= 0 && broker_same_file(d->broker, d->self, a, d->self, b) > 0;
+}
+
+/* The same VM, given by this process on a connection that has ended. */
+static struct given_vm *find_earlier(struct given *given, const struct handoff_peer *peer,
+                                     const struct handoff_vm *vm)
+{
+    for (struct given_vm *other = given->vms; other; other = other->next) {
+        const struct given_file *stats = given_find_file(other, -1);
+        if (other->peer == 0 && other->process->pid == peer->pid && !other->process->exited &&
+            (same_open_file(given->d, other->pin_fd, vm->vm_fd) ||
+             (stats && same_open_file(given->d, stats->fd, vm->stats_fd))))
+            return other;
+    }
+    return NULL;
+}
+
+/* Our table of fds is for all of us: some are left for what is not given. */
+static bool fds_are_short(int fd)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 2 * BROKER_FDS_RESERVED &&
+           (rlim_t)fd >= limit.rlim_cur - BROKER_FDS_RESERVED;
+}
+
+static int vm_given(void *ctx, const struct handoff_peer *peer, const struct handoff_vm *spec)
+{
+    struct given *given = ctx;
+    if (find(given, peer->id, spec->vm))
+        return -EEXIST;
+    struct given_vm *vm = find_earlier(given, peer, spec);
+    if (vm) {
+        /* Nobody will notice: what is given again is what we have. */
+        vm->peer = peer->id;
+        vm->number = spec->vm;
+        handoff_close_fd(given->handoff, spec->stats_fd);
+        handoff_close_fd(given->handoff, spec->vm_fd);
+        return 0;
+    }
+    if (given->n_vms >= given->d->config->limits.max_vms ||
+        fds_are_short(MAX_OF(spec->stats_fd, spec->vm_fd)))
+        return -ENOSPC;
+    vm = calloc(1, sizeof *vm);
+    if (!vm)
+        return -ENOMEM;
+    vm->pin_fd = -1;
+    vm->peer = peer->id;
+    vm->number = spec->vm;
+    vm->name = strdup(spec->name);
+    vm->uuid = strdup(spec->uuid);
+    vm->process = get_process(given, peer);
+    if (!vm->name || !vm->uuid || !vm->process || add_file(vm, -1, spec->stats_fd) < 0) {
+        vm->n = 0;
+        free_vm(given, vm);
+        return -ENOMEM;
+    }
+    vm->pin_fd = spec->vm_fd;
+    vm->process->n_vms++;
+    vm->next = given->vms;
+    given->vms = vm;
+    given->n_vms++;
+    touch(given, vm);
+    return 0;
+}
+
+static int vcpu_given(void *ctx, const struct handoff_peer *peer, const struct handoff_vcpu *spec)
+{
+    struct given *given = ctx;
+    struct given_vm *vm = find(given, peer->id, spec->vm);
+    if (!vm)
+        return -ENOENT;
+    const struct given_file *there = given_find_file(vm, spec->vcpu);
+    if (there && same_open_file(given->d, there->fd, spec->stats_fd)) {
+        handoff_close_fd(given->handoff, spec->stats_fd); /* given again */
+        return 0;
+    }
+    if (there)
+        return -EEXIST;
+    if (vm->n > given->d->config->limits.max_vcpus_per_vm || fds_are_short(spec->stats_fd))
+        return -ENOSPC;
+    int r = add_file(vm, spec->vcpu, spec->stats_fd);
+    if (r == 0)
+        touch(given, vm);
+    return r;
+}
+
+/* The VM has lost what was given of it. */
+static void let_go(struct given *given, struct given_vm *vm)
+{
+    struct discovery *d = given->d;
+    struct found_vm *found = vm->vm;
+    pid_t pid = vm->process->pid;
+    bool exited = vm->process->exited;
+    free_vm(given, vm);
+    if (!found) {
+        looks_add(d, pid, clock_now_ns() + LOOK_AFTER_GONE_MS * NSEC_PER_MSEC);
+        return;
+    }
+    found->given = NULL;
+    if (found->key_fd < 0 && !found->kvm && found->creator_tid == 0) {
+        look_undo_denied(d, found); /* all we knew of it was that it had been given */
+        return;
+    }
+    /* Another may have been given of the same VM. */
+    for (struct given_vm *other = given->vms; other; other = other->next) {
+        if (!other->vm)
+            touch(given, other);
+    }
+    if (!exited || found->owner->pid != pid)
+        attach_refresh(d, found);
+    looks_add(d, pid, clock_now_ns() + (exited ? 0 : LOOK_AFTER_GONE_MS * NSEC_PER_MSEC));
+}
+
+static int vm_gone(void *ctx, const struct handoff_peer *peer, uint64_t number)
+{
+    struct given *given = ctx;
+    struct given_vm *vm = find(given, peer->id, number);
+    if (!vm)
+        return -ENOENT;
+    let_go(given, vm);
+    return 0;
+}
+
+static int vcpu_gone(void *ctx, const struct handoff_peer *peer, uint64_t number, int32_t vcpu)
+{
+    struct given *given = ctx;
+    struct given_vm *vm = find(given, peer->id, number);
+    const struct given_file *file = given_find_file(vm, vcpu);
+    if (!file)
+        return -ENOENT;
+    drop_file(given, vm, file);
+    touch(given, vm);
+    return 0;
+}
+
+static void peer_gone(void *ctx, const struct handoff_peer *peer, bool revoked)
+{
+    struct given *given = ctx;
+    struct given_vm *next;
+    for (struct given_vm *vm = given->vms; vm; vm = next) {
+        next = vm->next;
+        if (vm->peer != peer->id)
+            continue;
+        vm->peer = 0;
+        if (revoked)
+            let_go(given, vm);
+    }
+}
+
+/* --- processes that end --- */
+
+static void process_exited(struct given *given, struct given_process *process)
+{
+    struct given_vm *next;
+    process->exited = true;
+    for (struct given_vm *vm = given->vms; vm; vm = next) {
+        next = vm->next;
+        if (vm->process == process)
+            let_go(given, vm); /* the last one takes the process with it */
+    }
+}
+
+void given_collect(struct given *given)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int n = epoll_wait(given->epoll_fd, events, EVENTS_AT_ONCE, 0);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr)
+            process_exited(given, events[i].data.ptr);
+    }
+    handoff_dispatch(given->handoff);
+}
+
+/* --- which VM it is --- */
+
+static size_t count_unmatched(const struct given *given, const struct given_process *process)
+{
+    size_t n = 0;
+    for (const struct given_vm *vm = given->vms; vm; vm = vm->next)
+        n += vm->process == process && !vm->vm;
+    return n;
+}
+
+static bool key_is_a_vm_file(const struct found_vm *vm)
+{
+    const struct kvm_file_list *files = &vm->owner->files;
+    for (size_t i = 0; i < files->n; i++) {
+        if (files->files[i].fd == vm->key_fd)
+            return files->files[i].kind == KVM_FILE_VM;
+    }
+    return false;
+}
+
+/* The one VM of its process, if it has one and nothing speaks against it. */
+static struct found_vm *find_only_one(const struct given *given, const struct given_vm *vm,
+                                      const struct process *process)
+{
+    const struct vmm *vmm = process->vmm;
+    if (!vmm || vmm->n_holdings != 1 || count_unmatched(given, vm->process) != 1)
+        return NULL;
+    struct found_vm *found = vmm->holdings[0].vm;
+    /* The VM's own file has been compared: it is another one. */
+    if (found->given || (vm->pin_fd >= 0 && !process->denied && key_is_a_vm_file(found)))
+        return NULL;
+    return found;
+}
+
+/* Its fds may not be listed: by BPF's word, by the kernel's, or because it was given. */
+static struct found_vm *find_denied(struct discovery *d, const struct given_vm *vm,
+                                    struct process *process)
+{
+    struct found_vm *found = NULL;
+    uint64_t kvm;
+    if (vm->pin_fd >= 0 && denied_can_ask(d)) {
+        if (kernelview_find(d->kernelview, d->self, vm->pin_fd, &kvm) < 0) {
+            d->denied_pending = true; /* the next pass will tell */
+            return NULL;
+        }
+        for (size_t i = 0; i < d->n_vms; i++) {
+            if (d->vms[i]->kvm == kvm && !d->vms[i]->given)
+                return d->vms[i];
+        }
+    }
+    for (size_t i = 0; process->vmm && i < process->vmm->n_holdings; i++) {
+        found = process->vmm->holdings[i].vm;
+        if (found->key_fd < 0 && !found->kvm && !found->given)
+            return found;
+    }
+    return look_add_denied(d, process, &found) < 0 ? NULL : found;
+}
+
+static struct found_vm *find_match(struct given *given, struct given_vm *vm)
+{
+    struct discovery *d = given->d;
+    struct found_vm *found = NULL;
+    vm->twice = false;
+    struct process *process = processes_find(d, vm->process->pid);
+    if (!process)
+        return NULL;
+    if (vm->pin_fd >= 0 && vms_find(d, d->self, vm->pin_fd, NULL, &found) < 0)
+        found = NULL;
+    if (found) {
+        vm->twice = found->given != NULL; /* then the other one serves */
+        return vm->twice ? NULL : found;
+    }
+    found = find_only_one(given, vm, process);
+    return found || !process->denied ? found : find_denied(d, vm, process);
+}
+
+/* What the VMM calls it counts where nothing else tells. Returns whether it does. */
+static bool take_hint(char **name, const char *hint)
+{
+    char *copy = **name || !*hint ? NULL : strdup(hint);
+    if (!copy)
+        return false;
+    free(*name);
+    *name = copy;
+    return true;
+}
+
+static void match(struct given *given, struct given_vm *vm, struct found_vm *found)
+{
+    bool named = take_hint(&found->identity.name, vm->name);
+    named = take_hint(&found->identity.uuid, vm->uuid) || named;
+    /* A name is for a VM's whole life: it begins anew. */
+    if (named)
+        attach_drop(given->d, found);
+    vm->vm = found;
+    found->given = vm;
+}
+
+/* Whether it is known for certain that its process does not hold that VM. */
+static bool is_over(const struct given_vm *vm, const struct process *process)
+{
+    if (!process || !process->listed || process->denied)
+        return false;
+    return !process->vmm || (vm->pin_fd >= 0 && !vm->twice);
+}
+
+/* Returns whether it is over with it. */
+static bool settle_unmatched(struct given *given, struct given_vm *vm)
+{
+    struct discovery *d = given->d;
+    pid_t pid = vm->process->pid;
+    struct process *process = processes_find(d, pid);
+    struct found_vm *found = process ? find_match(given, vm) : NULL;
+    if (!found) {
+        /* It has made the VM: who only keeps it for others does not hand it over. */
+        process = processes_get(d, pid);
+        if (process)
+            process->made_vm = true;
+        procscan_look(d, pid, true);
+        found = find_match(given, vm);
+        process = processes_find(d, pid);
+    }
+    if (found) {
+        match(given, vm, found);
+        return false;
+    }
+    return is_over(vm, process);
+}
+
+void given_settle(struct given *given)
+{
+    struct given_vm *vm = given->vms;
+    if (!given->changed)
+        return;
+    given->changed = false;
+    given->pass++;
+    while (vm) {
+        if (!vm->changed || vm->pass == given->pass) {
+            vm = vm->next;
+            continue;
+        }
+        vm->changed = false;
+        vm->pass = given->pass;
+        if (!vm->vm && settle_unmatched(given, vm))
+            free_vm(given, vm); /* its process has no VM at all */
+        else if (vm->vm)
+            attach_refresh(given->d, vm->vm);
+        else if (given->d->denied_pending)
+            touch(given, vm); /* until BPF has told */
+        vm = given->vms;      /* a look may have ended others */
+    }
+}
+
+void given_unmatch(struct given *given, struct found_vm *vm)
+{
+    if (!vm->given)
+        return;
+    vm->given->vm = NULL;
+    touch(given, vm->given); /* it is over, or it has turned out to be another */
+    vm->given = NULL;
+}
+
+/* --- life --- */
+
+int given_new(struct discovery *d, struct given **ret_given)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    struct given *given = calloc(1, sizeof *given);
+    if (!given)
+        return -ENOMEM;
+    const struct handoff_receiver receiver = {
+        .ctx = given,
+        .vm_given = vm_given,
+        .vcpu_given = vcpu_given,
+        .vm_gone = vm_gone,
+        .vcpu_gone = vcpu_gone,
+        .peer_gone = peer_gone,
+    };
+    given->d = d;
+    given->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int r = given->epoll_fd < 0 ? -errno : 0;
+    if (r == 0)
+        r = handoff_new(d->broker, &d->store->self, d->config, &receiver, &given->handoff);
+    if (r == 0 &&
+        epoll_ctl(given->epoll_fd, EPOLL_CTL_ADD, handoff_epoll_fd(given->handoff), &event) < 0)
+        r = -errno;
+    if (r < 0)
+        given_free(given);
+    else
+        *ret_given = given;
+    return r;
+}
+
+void given_free(struct given *given)
+{
+    if (!given)
+        return;
+    while (given->vms)
+        free_vm(given, given->vms);
+    handoff_free(given->handoff);
+    given->epoll_fd = fd_close(given->epoll_fd);
+    free(given);
+}
+
+int given_start(struct given *given)
+{
+    return handoff_start(given->handoff);
+}
+
+void given_set_config(struct given *given, struct config *config)
+{
+    handoff_set_config(given->handoff, config);
+}
+
+int given_epoll_fd(const struct given *given)
+{
+    return given->epoll_fd;
+}
+
+int64_t given_due_ns(const struct given *given)
+{
+    return handoff_due_ns(given->handoff);
+}

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Connections: who may have one, how many there may be, when they end.
+ *
+ * Each costs two fds (the socket and the peer's pidfd), and fds are what the rest of the daemon
+ * lives on, so all connections together get a quarter of them at most. A peer that is not allowed
+ * is asked nothing: what it has sent is dropped by the kernel along with its socket.
+ */
+#include "handoff_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "clock.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
+
+enum {
+    EVENTS_AT_ONCE = 64,
+    ACCEPTS_AT_ONCE = 256,
+    MESSAGES_AT_ONCE = 16, /* of one connection, before the others get their turn */
+    OPEN_AGAIN_MS = 5000,
+    RESUME_MS = 50,
+    FDS_PER_CONNECTION = 2,
+    /* For answers that the peer has not read; the kernel doubles it. */
+    SEND_BUFFER_BYTES = 64 * 1024,
+};
+
+/* --- connections --- */
+
+static void list_remove(struct connection *c)
+{
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
+}
+
+static void list_add(struct connection **list, struct connection *c)
+{
+    c->next = *list;
+    c->link = list;
+    if (c->next)
+        c->next->link = &c->next;
+    *list = c;
+}
+
+/* Without a word to the receiver. What has not been read is closed with the socket: not by us. */
+static void connection_close(struct handoff *h, struct connection *c)
+{
+    struct handoff_user *user = handoff_users_find(&h->users, c->peer.uid);
+    if (user)
+        user->connections--;
+    h->n_connections--;
+    h->n_waiting -= !c->welcomed;
+    (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+    handoff_closer_put(h->closer, steal_fd(&c->fd));
+    c->peer.pidfd = fd_close(c->peer.pidfd);
+    list_remove(c);
+    list_add(&h->ended, c);
+}
+
+void connection_end(struct handoff *h, struct connection *c, bool revoked)
+{
+    if (c->fd < 0)
+        return;
+    if (c->welcomed)
+        h->receiver.peer_gone(h->receiver.ctx, &c->peer, revoked);
+    connection_close(h, c);
+}
+
+void connection_welcome(struct handoff *h, struct connection *c)
+{
+    c->welcomed = true;
+    h->n_waiting--;
+}
+
+static void free_ended(struct handoff *h)
+{
+    while (h->ended) {
+        struct connection *c = h->ended;
+        list_remove(c);
+        free(c);
+    }
+}
+
+/* --- accepting --- */
+
+static size_t connections_max(const struct handoff *h)
+{
+    struct rlimit limit;
+    size_t most = h->config->limits.max_vms;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        most = MIN_OF(most, (size_t)limit.rlim_cur / 4 / FDS_PER_CONNECTION);
+    return most;
+}
+
+static size_t connections_of(const struct handoff *h, pid_t pid)
+{
+    size_t n = 0;
+    for (const struct connection *c = h->connections; c; c = c->next)
+        n += c->peer.pid == pid;
+    return n;
+}
+
+/* Who it is, by the kernel's word alone. Returns 0 or -errno. */
+static int identify_peer(int fd, struct handoff_peer *ret_peer)
+{
+    struct ucred cred;
+    int pidfd;
+    socklen_t len = sizeof cred;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+        return -errno;
+    if (cred.pid <= 0)
+        return -ESRCH; /* of a PID name space that is not ours nor below it */
+    len = sizeof pidfd;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0) {
+        if (errno != ENOPROTOOPT)
+            return -errno;
+        /*
+         * Before Linux 6.5 the pid may have become another process' since the connection was made.
+         * What that one gives must be held by it, and it gives nothing over this socket.
+         */
+        pidfd = pidfd_open(cred.pid, 0);
+        if (pidfd < 0)
+            return -errno;
+    }
+    ret_peer->pid = cred.pid;
+    ret_peer->uid = cred.uid;
+    ret_peer->pidfd = pidfd;
+    return 0;
+}
+
+/* Why this peer may not have a connection, or _NONE. `user` NULL: its user may not. */
+static enum kvmstatd_handoff_reason objection(const struct handoff *h, const struct connection *c,
+                                              const struct handoff_user *user)
+{
+    struct rlimit limit;
+    size_t most = connections_max(h);
+    if (!user)
+        return KVMSTATD_HANDOFF_REASON_PEER;
+    /* One user leaves some to the others. */
+    if (h->n_connections >= most || user->connections >= most - most / 8 ||
+        connections_of(h, c->peer.pid) >= HANDOFF_CONNECTIONS_PER_PROCESS)
+        return KVMSTATD_HANDOFF_REASON_LIMIT;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 2 * BROKER_FDS_RESERVED &&
+        (rlim_t)c->peer.pidfd >= limit.rlim_cur - BROKER_FDS_RESERVED)
+        return KVMSTATD_HANDOFF_REASON_LIMIT;
+    return KVMSTATD_HANDOFF_REASON_NONE;
+}
+
+static void converse(struct handoff *h, struct connection *c)
+{
+    for (int i = 0; i < MESSAGES_AT_ONCE && talk(h, c); i++)
+        ;
+}
+
+/* The fd and the peer's pidfd are the connection's now. */
+static void begin(struct handoff *h, struct connection *c, struct handoff_user *user)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    int buffer = SEND_BUFFER_BYTES;
+    c->peer.id = ++h->last_id;
+    c->searches_left = HANDOFF_SEARCHES;
+    c->hello_until_ns = clock_now_ns() + HANDOFF_HELLO_WITHIN_MS * NSEC_PER_MSEC;
+    list_add(&h->connections, c);
+    h->n_connections++;
+    h->n_waiting++;
+    user->connections++;
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+    if (epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, c->fd, &event) < 0) {
+        connection_end(h, c, false);
+        return;
+    }
+    /* Who means well has said hello by now: a crowd of silent peers cannot keep them out. */
+    converse(h, c);
+    if (c->fd >= 0 && !c->welcomed && h->n_waiting > HANDOFF_WAITING_MAX) {
+        talk_reject(h, c, 0, KVMSTATD_HANDOFF_REASON_LIMIT);
+        connection_end(h, c, false);
+    }
+}
+
+/* Consumes fd. */
+static void greet(struct handoff *h, int fd)
+{
+    struct connection *c = calloc(1, sizeof *c);
+    if (!c || identify_peer(fd, &c->peer) < 0) {
+        handoff_closer_put(h->closer, fd);
+        free(c);
+        return;
+    }
+    c->fd = fd;
+    struct handoff_user *user = handoff_users_find(&h->users, c->peer.uid);
+    enum kvmstatd_handoff_reason reason = objection(h, c, user);
+    if (reason == KVMSTATD_HANDOFF_REASON_NONE) {
+        begin(h, c, user);
+        return;
+    }
+    talk_reject(h, c, 0, reason);
+    handoff_closer_put(h->closer, fd);
+    c->peer.pidfd = fd_close(c->peer.pidfd);
+    free(c);
+}
+
+static void accept_some(struct handoff *h)
+{
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        if (!handoff_closer_has_room(h->closer, 1)) {
+            handoff_pause(h);
+            return;
+        }
+        int fd = accept4(h->socket.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0) {
+            greet(h, fd);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            handoff_pause(h);
+            return;
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            return;
+        }
+    }
+}
+
+static int watch_socket(struct handoff *h)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    return epoll_ctl(h->epoll_fd, EPOLL_CTL_ADD, h->socket.fd, &event) < 0 ? -errno : 0;
+}
+
+/* --- listening --- */
+
+static bool is_wanted(const struct handoff *h)
+{
+    for (size_t i = 0; i < h->config->discovery.n_sources; i++) {
+        if (h->config->discovery.sources[i] == CONFIG_SOURCE_HANDOFF)
+            return h->users.n > 0;
+    }
+    return false;
+}
+
+static void open_socket(struct handoff *h)
+{
+    const char *path = h->config->handoff.socket;
+    int r = handoff_socket_open(path, &h->users, &h->socket);
+    h->open_ns = INT64_MAX;
+    if (r == 0)
+        r = watch_socket(h);
+    if (r == 0) {
+        log_info("handoff", "listening at %s", path);
+        h->open_error = 0;
+        return;
+    }
+    handoff_socket_close(&h->socket);
+    h->open_ns = clock_now_ns() + OPEN_AGAIN_MS * NSEC_PER_MSEC;
+    if (r != h->open_error)
+        log_warn("handoff", "cannot listen at %s: %s, trying again every %d s", path,
+                 r == -EEXIST       ? "there is a file that is not a socket"
+                 : r == -EADDRINUSE ? "another process listens there"
+                                    : strerror(-r),
+                 OPEN_AGAIN_MS / 1000);
+    h->open_error = r;
+}
+
+static void close_socket(struct handoff *h)
+{
+    if (h->socket.fd >= 0)
+        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->socket.fd, NULL);
+    handoff_socket_close(&h->socket);
+    h->open_ns = INT64_MAX;
+}
+
+/* --- configuration --- */
+
+static bool lists_equal(const struct string_list *a, const struct string_list *b)
+{
+    bool equal = a->n == b->n;
+    for (size_t i = 0; equal && i < a->n; i++)
+        equal = strcmp(a->items[i], b->items[i]) == 0;
+    return equal;
+}
+
+/* Who may no more is sent away, and those who stay are counted anew. */
+static void apply_users(struct handoff *h, struct handoff_users *users)
+{
+    struct connection *next;
+    handoff_users_free(&h->users);
+    h->users = *users;
+    for (struct connection *c = h->connections; c; c = next) {
+        struct handoff_user *user = handoff_users_find(&h->users, c->peer.uid);
+        next = c->next;
+        if (user)
+            user->connections++;
+        else
+            connection_end(h, c, true);
+    }
+    free_ended(h);
+}
+
+void handoff_set_config(struct handoff *h, struct config *config)
+{
+    struct handoff_users users;
+    bool same_users = lists_equal(&h->config->handoff.allow_users, &config->handoff.allow_users);
+    bool same_path = strcmp(h->config->handoff.socket, config->handoff.socket) == 0;
+
+    config_ref(config);
+    config_unref(h->config);
+    h->config = config;
+    /* The user database may have changed though the list has not. */
+    if (handoff_users_resolve(&config->handoff.allow_users, &users) == 0)
+        apply_users(h, &users);
+    if (!h->started)
+        return;
+    if (!same_path || !same_users || !is_wanted(h))
+        close_socket(h);
+    if (is_wanted(h) && h->socket.fd < 0)
+        open_socket(h);
+}
+
+/* --- life --- */
+
+static struct epoll_event gate_open = {.events = EPOLLIN};
+
+int handoff_new(struct broker *broker, struct selfstats *self, struct config *config,
+                const struct handoff_receiver *receiver, struct handoff **ret_handoff)
+{
+    CLEANUP(cleanup_handoff_free) struct handoff *h = calloc(1, sizeof *h);
+    if (!h)
+        return -ENOMEM;
+    h->socket = HANDOFF_SOCKET_INIT;
+    h->epoll_fd = h->gate_fd = -1;
+    h->open_ns = h->resume_ns = INT64_MAX;
+    h->broker = broker;
+    h->self = self;
+    h->receiver = *receiver;
+    h->pid = getpid();
+    h->config = config_ref(config);
+    h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    h->gate_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (h->epoll_fd < 0 || h->gate_fd < 0 ||
+        epoll_ctl(h->gate_fd, EPOLL_CTL_ADD, h->epoll_fd, &gate_open) < 0)
+        return -errno;
+    *ret_handoff = steal_ptr(&h);
+    return 0;
+}
+
+int handoff_start(struct handoff *h)
+{
+    int r = handoff_closer_new(&h->closer);
+    if (r == 0)
+        r = handoff_users_resolve(&h->config->handoff.allow_users, &h->users);
+    if (r < 0)
+        return r;
+    h->started = true;
+    if (is_wanted(h))
+        open_socket(h);
+    return 0;
+}
+
+void handoff_free(struct handoff *h)
+{
+    if (!h)
+        return;
+    close_socket(h);
+    while (h->connections)
+        connection_close(h, h->connections);
+    free_ended(h);
+    handoff_closer_free(h->closer);
+    handoff_users_free(&h->users);
+    h->epoll_fd = fd_close(h->epoll_fd);
+    h->gate_fd = fd_close(h->gate_fd);
+    config_unref(h->config);
+    free(h);
+}
+
+void handoff_close_fd(struct handoff *h, int fd)
+{
+    handoff_closer_put(h->closer, fd);
+}
+
+/* --- dispatching --- */
+
+int handoff_epoll_fd(const struct handoff *h)
+{
+    return h->gate_fd;
+}
+
+void handoff_pause(struct handoff *h)
+{
+    struct epoll_event gate_closed = {0};
+    if (h->resume_ns == INT64_MAX)
+        h->resume_ns = clock_now_ns() + RESUME_MS * NSEC_PER_MSEC;
+    (void)epoll_ctl(h->gate_fd, EPOLL_CTL_MOD, h->epoll_fd, &gate_closed);
+}
+
+static void resume(struct handoff *h)
+{
+    struct epoll_event event = gate_open;
+    h->resume_ns = INT64_MAX;
+    (void)epoll_ctl(h->gate_fd, EPOLL_CTL_MOD, h->epoll_fd, &event);
+}
+
+static void end_the_silent(struct handoff *h, int64_t now_ns)
+{
+    struct connection *next;
+    for (struct connection *c = h->connections; c && h->n_waiting; c = next) {
+        next = c->next;
+        if (!c->welcomed && now_ns >= c->hello_until_ns)
+            connection_end(h, c, false);
+    }
+}
+
+int64_t handoff_due_ns(const struct handoff *h)
+{
+    int64_t due_ns = MIN_OF(h->open_ns, h->resume_ns);
+    size_t left = h->n_waiting;
+    for (const struct connection *c = h->connections; c && left; c = c->next) {
+        if (!c->welcomed) {
+            due_ns = MIN_OF(due_ns, c->hello_until_ns);
+            left--;
+        }
+    }
+    return due_ns;
+}
+
+void handoff_dispatch(struct handoff *h)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    int64_t now_ns = clock_now_ns();
+    if (now_ns >= h->resume_ns)
+        resume(h);
+    int n = h->resume_ns == INT64_MAX ? epoll_wait(h->epoll_fd, events, EVENTS_AT_ONCE, 0) : 0;
+    for (int i = 0; i < n; i++) {
+        struct connection *c = events[i].data.ptr;
+        if (!c)
+            accept_some(h);
+        else if (c->fd >= 0)
+            converse(h, c);
+    }
+    end_the_silent(h, now_ns);
+    if (now_ns >= h->open_ns)
+        open_socket(h);
+    free_ended(h);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "handoff_closer.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+enum {
+    PENDING_MAX = 1024, /* many at a time, or the thread hangs */
+};
+
+struct handoff_closer {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    unsigned n; /* guarded by lock, as all below */
+    int fds[PENDING_MAX];
+    bool stopping;
+};
+
+static void *closer_main(void *arg)
+{
+    struct handoff_closer *closer = arg;
+    (void)pthread_setname_np(pthread_self(), "handoff-closer");
+    (void)pthread_mutex_lock(&closer->lock);
+    for (;;) {
+        while (closer->n == 0 && !closer->stopping)
+            (void)pthread_cond_wait(&closer->wake, &closer->lock);
+        if (closer->n == 0)
+            break;
+        int fd = closer->fds[--closer->n];
+        (void)pthread_mutex_unlock(&closer->lock);
+        (void)fd_close(fd);
+        (void)pthread_mutex_lock(&closer->lock);
+    }
+    (void)pthread_mutex_unlock(&closer->lock);
+    return NULL;
+}
+
+int handoff_closer_new(struct handoff_closer **ret_closer)
+{
+    sigset_t all, before;
+    struct handoff_closer *closer = calloc(1, sizeof *closer);
+    if (!closer)
+        return -ENOMEM;
+    (void)pthread_mutex_init(&closer->lock, NULL);
+    (void)pthread_cond_init(&closer->wake, NULL);
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = -pthread_create(&closer->thread, NULL, closer_main, closer);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (r < 0) {
+        free(closer);
+        return r;
+    }
+    *ret_closer = closer;
+    return 0;
+}
+
+void handoff_closer_free(struct handoff_closer *closer)
+{
+    struct timespec until;
+    if (!closer)
+        return;
+    (void)pthread_mutex_lock(&closer->lock);
+    closer->stopping = true;
+    (void)pthread_cond_signal(&closer->wake);
+    (void)pthread_mutex_unlock(&closer->lock);
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    if (pthread_timedjoin_np(closer->thread, NULL, &until) != 0) {
+        (void)pthread_detach(closer->thread);
+        return; /* it still has the memory */
+    }
+    (void)pthread_cond_destroy(&closer->wake);
+    (void)pthread_mutex_destroy(&closer->lock);
+    free(closer);
+}
+
+bool handoff_closer_has_room(struct handoff_closer *closer, unsigned n)
+{
+    (void)pthread_mutex_lock(&closer->lock);
+    bool room = closer->n + n <= PENDING_MAX;
+    (void)pthread_mutex_unlock(&closer->lock);
+    return room;
+}
+
+void handoff_closer_put(struct handoff_closer *closer, int fd)
+{
+    if (fd < 0)
+        return;
+    (void)pthread_mutex_lock(&closer->lock);
+    bool room = closer->n < PENDING_MAX;
+    if (room) {
+        closer->fds[closer->n++] = fd;
+        (void)pthread_cond_signal(&closer->wake);
+    }
+    (void)pthread_mutex_unlock(&closer->lock);
+    if (!room)
+        (void)fd_close(fd);
+}

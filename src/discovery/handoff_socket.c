@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "handoff_socket.h"
+
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "log.h"
+
+enum {
+    BACKLOG = 4096,
+    PASSWD_BYTES_FIRST = 1024,
+    PASSWD_BYTES_MAX = 1 << 20,
+};
+
+/* --- users --- */
+
+/* Returns 0, -ENOENT (nobody has the name) or another -errno. */
+static int look_up(const char *name, uid_t *ret_uid)
+{
+    struct passwd entry, *found;
+    for (size_t size = PASSWD_BYTES_FIRST; size <= PASSWD_BYTES_MAX; size *= 2) {
+        CLEANUP_FREE char *bytes = malloc(size);
+        if (!bytes)
+            return -ENOMEM;
+        int r = getpwnam_r(name, &entry, bytes, size, &found);
+        if (r == ERANGE)
+            continue;
+        if (r != 0 && r != ENOENT && r != ESRCH && r != EBADF && r != EPERM) /* getpwnam(3) */
+            return -r;
+        if (r != 0 || !found)
+            return -ENOENT;
+        *ret_uid = found->pw_uid;
+        return 0;
+    }
+    return -ENOENT;
+}
+
+/* The configuration has seen to it that what begins with a digit is a uid. */
+static int resolve(const char *text, uid_t *ret_uid)
+{
+    if (text[0] < '0' || text[0] > '9')
+        return look_up(text, ret_uid);
+    *ret_uid = (uid_t)strtoul(text, NULL, 10);
+    return 0;
+}
+
+int handoff_users_resolve(const struct string_list *names, struct handoff_users *ret_users)
+{
+    char unknown[256];
+    size_t n_unknown = 0, at = 0;
+    struct handoff_users users = {.users = calloc(names->n + 1, sizeof *users.users)};
+    if (!users.users)
+        return -ENOMEM;
+    for (size_t i = 0; i < names->n; i++) {
+        uid_t uid;
+        if (resolve(names->items[i], &uid) == 0) {
+            if (!handoff_users_find(&users, uid))
+                users.users[users.n++].uid = uid;
+            continue;
+        }
+        if (at < sizeof unknown)
+            at += (size_t)snprintf(unknown + at, sizeof unknown - at, "%s%s", n_unknown ? ", " : "",
+                                   names->items[i]);
+        n_unknown++;
+    }
+    if (n_unknown)
+        log_info("handoff",
+                 "no such user here: %s (handoff.allow_users), looking again at the "
+                 "next reload",
+                 unknown);
+    *ret_users = users;
+    return 0;
+}
+
+void handoff_users_free(struct handoff_users *users)
+{
+    free(users->users);
+    *users = (struct handoff_users){0};
+}
+
+struct handoff_user *handoff_users_find(struct handoff_users *users, uid_t uid)
+{
+    for (size_t i = 0; i < users->n; i++) {
+        if (users->users[i].uid == uid)
+            return &users->users[i];
+    }
+    return NULL;
+}
+
+/* --- the socket --- */
+
+/* 0 when there is room at the path, -EADDRINUSE when somebody listens there, or another -errno. */
+static int clear_stale(const struct sockaddr_un *address)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(st.st_mode))
+        return -EEXIST;
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
+        return -EADDRINUSE;
+    if (errno == ENOENT)
+        return 0;
+    /* EAGAIN: its queue is full; EPROTOTYPE: a socket of another type. Somebody is there. */
+    if (errno == EAGAIN || errno == EPROTOTYPE)
+        return -EADDRINUSE;
+    if (errno != ECONNREFUSED)
+        return -errno;
+    return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static void make_folder(const char *path)
+{
+    char folder[sizeof((struct sockaddr_un *)0)->sun_path];
+    (void)snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (!slash || slash == folder)
+        return;
+    *slash = '\0';
+    (void)mkdir(folder, 0755); /* if it matters, bind() will say so */
+}
+
+static mode_t fitting_mode(const struct handoff_users *users)
+{
+    for (size_t i = 0; i < users->n; i++) {
+        if (users->users[i].uid != 0 && users->users[i].uid != geteuid())
+            return 0666;
+    }
+    return 0600;
+}
+
+int handoff_socket_open(const char *path, const struct handoff_users *users,
+                        struct handoff_socket *ret_socket)
+{
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    struct handoff_socket made = HANDOFF_SOCKET_INIT;
+    mode_t mode = fitting_mode(users);
+    struct stat st;
+
+    if (strlen(path) >= sizeof where.sun_path)
+        return -ENAMETOOLONG;
+    (void)strcpy(where.sun_path, path);
+    (void)strcpy(made.path, path);
+    make_folder(path);
+    int r = clear_stale(&where);
+    if (r < 0)
+        return r;
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    /* The file gets the mode of the socket's inode less the umask, which chmod() makes good. */
+    if (fd < 0 || fchmod(fd, mode) < 0 ||
+        bind(fd, (const struct sockaddr *)&where, sizeof where) < 0)
+        return -errno;
+    if (chmod(path, mode) < 0 || lstat(path, &st) < 0 || listen(fd, BACKLOG) < 0) {
+        r = -errno;
+        (void)unlink(path);
+        return r;
+    }
+    made.device = st.st_dev;
+    made.inode = st.st_ino;
+    made.fd = steal_fd(&fd);
+    *ret_socket = made;
+    return 0;
+}
+
+void handoff_socket_close(struct handoff_socket *socket)
+{
+    struct stat st;
+    if (socket->fd >= 0 && lstat(socket->path, &st) == 0 && st.st_dev == socket->device &&
+        st.st_ino == socket->inode)
+        (void)unlink(socket->path);
+    socket->fd = fd_close(socket->fd);
+}
