@@ -34,6 +34,9 @@ def sweep(options):
     got = {k: float(v) for k, v in (line.split() for line in run(argv).splitlines())}
     n = int(got["targets"])
     ratio = got["ratio_cpu"]
+    paced = {k: float(v) for k, v in (line.split() for line in _run(
+        [*argv[:-1], "10" if options.quick else "40", "--pause-ms", "100"]).splitlines())}
+    pace = command.rpartition(" ")[0] + " 40 --pause-ms 100"
     return [
         Figure(f"one tick over {n:,} targets / a bare loop of preads", f"≤ {SWEEP_BAR:.2f}×",
                f"{ratio:.3f}×", ratio <= SWEEP_BAR, command),
@@ -43,6 +46,10 @@ def sweep(options):
              f"{got['ratio_cpu_two_buffers']:.3f}×", command),
         info("… by the wall clock instead of the thread's CPU time", f"{got['ratio_wall']:.3f}×",
              command),
+        info("… at 10 Hz, caches gone cold between: the tick; the bare loop",
+             f"{paced['tick_cpu_ns_per_target']:.0f} ns a target; "
+             f"{paced['bare_one_buffer_cpu_ns_per_target']:.0f} ns "
+             f"= {paced['bare_one_buffer_cpu_ns'] * 10 / 1e9:.1%} of a core", pace),
     ]
 
 
