@@ -34,7 +34,7 @@ def sweep(options):
     got = {k: float(v) for k, v in (line.split() for line in run(argv).splitlines())}
     n = int(got["targets"])
     ratio = got["ratio_cpu"]
-    paced = {k: float(v) for k, v in (line.split() for line in _run(
+    paced = {k: float(v) for k, v in (line.split() for line in run(
         [*argv[:-1], "10" if options.quick else "40", "--pause-ms", "100"]).splitlines())}
     pace = command.rpartition(" ")[0] + " 40 --pause-ms 100"
     return [
