@@ -17,6 +17,7 @@ BUILD = os.path.join(SOURCE, "build-bench")
 os.environ["KVMSTATD_BUILD"] = BUILD  # lab takes its programs from there, and its patience
 os.environ.setdefault("KVMSTATD_TEST_TIMEOUT", "300")
 
+import bench_bpf
 import bench_daemon
 import bench_latency
 import bench_libvirt
@@ -29,9 +30,10 @@ BENCHES = {
     "render": bench_programs.render,
     "daemon": bench_daemon.run,
     "latency": bench_latency.run,
+    "bpf": bench_bpf.run,
     "libvirt": bench_libvirt.run,
 }
-PROGRAMS = ["kvmstatd", "kvmstatd-demo-vm", "bench-sweep", "bench-render"]
+PROGRAMS = ["kvmstatd", "kvmstatd-demo-vm", "bench-sweep", "bench-render", "bench-bpf"]
 
 
 def parse_arguments():
