@@ -69,23 +69,22 @@ def _median_domstats_s(virt, n):
 
 def against_libvirt(options):
     """One sweep of stock QEMU guests against virsh domstats of the same guests, in turns."""
-    config = ('sampling:\n  interval: 100ms\n  rules:\n    - match: {vm: "bench-lv-*"}\n'
-              '      interval: 100ms\n    - match: {vm: "*"}\n      enabled: false\n'
-              "discovery: {sources: [bpf]}\n")
+    prefix = f"bench-{os.getpid()}-lv-"
+    config = figures.only_ours(prefix, "discovery: {sources: [bpf]}\n")
     with libvirt.Libvirt() as virt, lab.Daemon(config) as daemon:
         for i in range(GUESTS):
-            virt.create(f"bench-lv-{i}", f"5d1f0a5e-3b7c-4a35-9c8e-{i:012x}", VCPUS)
+            virt.create(f"{prefix}{i}", f"5d1f0a5e-3b7c-4a35-9c8e-{i:012x}", VCPUS)
         figures.say(f"{GUESTS} guests run")
         poller = bench_latency.Poller(daemon)
         for i in range(GUESTS):
-            poller.wait_seen(f"bench-lv-{i}")
+            poller.wait_seen(f"{prefix}{i}")
         time.sleep(3)  # vCPUs that came later are found by then
         sweeps, stats = [], []
         for _ in range(2 if options.quick else 5):
             sweeps.append(_mean_sweep_s(daemon, 2))
             stats.append(_median_domstats_s(virt, 5))
         text = daemon.metrics()
-        read = sum(figures.value(text, f'kvm_vm_vcpus{{vm="bench-lv-{i}"}}') for i in range(GUESTS))
+        read = sum(figures.value(text, f'kvm_vm_vcpus{{vm="{prefix}{i}"}}') for i in range(GUESTS))
     if read != GUESTS * VCPUS:
         raise RuntimeError(f"{read:.0f} of {GUESTS * VCPUS} vCPUs are read")
     one, other = figures.percentile(sweeps, 50), figures.percentile(stats, 50)
