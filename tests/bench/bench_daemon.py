@@ -14,6 +14,7 @@ MEMORY_BAR = 64 * MIB
 LATENESS_BAR_S = 0.002
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 VCPUS = 4
+SAMPLER = "kvmstatd-sample"
 COMMAND = "tests/bench/run daemon"
 
 
@@ -47,17 +48,19 @@ def _idle_window(options, prefix, source, seconds):
         figures.scrape(daemon)
         time.sleep(1)
         total, threads = figures.process_cpu(daemon.pid)
+        wait = figures.cpu_wait(daemon.pid, SAMPLER)
         machine, began = figures.machine_cpu(), time.monotonic()
         time.sleep(seconds)
         total_after, threads_after = figures.process_cpu(daemon.pid)
         took, busy = time.monotonic() - began, figures.busy_since(machine)
+        wait = figures.cpu_wait(daemon.pid, SAMPLER) - wait
         after = daemon.metrics()
     n_vms = figures.value(after, "kvmstatd_vms")
     tap.check(n_vms >= 0.99 * options.vms, f"{n_vms:.0f} of {options.vms} VMs are read")
     percent = {name: 100 * (seconds_ - threads.get(name, 0)) / took
                for name, seconds_ in threads_after.items()}
     return {"cpu": 100 * (total_after - total) / took, "threads": percent, "busy": busy,
-            "before": before, "after": after, "seconds": took}
+            "wait": wait, "before": before, "after": after, "seconds": took}
 
 
 def _ticks(window, options, title):
@@ -90,7 +93,8 @@ def _cpu(window, options, title):
                f"unscraped, {title}", f"≤ {CPU_BAR:.0f} % of a core", f"{window['cpu']:.2f} %",
                window["cpu"] <= CPU_BAR, COMMAND),
         info("… by thread", threads, COMMAND),
-        info("… the machine's CPUs were in use meanwhile", f"{window['busy']:.0f} %", COMMAND),
+        info("… the machine's CPUs were in use meanwhile; the sampling thread waited for one",
+             f"{window['busy']:.0f} %; {figures.ms(window['wait'])} in all", COMMAND),
     ]
 
 

@@ -85,6 +85,8 @@ def main():
     figures.say(figures.machine())
     for name in options.names:
         before = figures.machine_cpu()
+        if figures.other_daemons():
+            figures.say("another kvmstatd runs here: it holds VMs too, latency will not be ours alone")
         figures.say(f"{name} …")
         try:
             collected += BENCHES[name](options)
