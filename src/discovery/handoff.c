@@ -60,7 +60,7 @@ static void connection_close(struct handoff *h, struct connection *c)
     h->n_connections--;
     h->n_waiting -= !c->welcomed;
     (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
-    handoff_closer_put(h->closer, steal_fd(&c->fd));
+    handoff_closer_put_connection(h->closer, steal_fd(&c->fd));
     c->peer.pidfd = fd_close(c->peer.pidfd);
     list_remove(c);
     list_add(&h->ended, c);
@@ -203,7 +203,7 @@ static void greet(struct handoff *h, int fd)
         return;
     }
     talk_reject(h, c, 0, reason);
-    handoff_closer_put(h->closer, fd);
+    handoff_closer_put_connection(h->closer, fd);
     c->peer.pidfd = fd_close(c->peer.pidfd);
     free(c);
 }

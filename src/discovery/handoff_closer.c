@@ -3,10 +3,12 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <time.h>
 
 enum {
     PENDING_MAX = 1024, /* many at a time, or the thread hangs */
+    DISCARD_MAX = 1024, /* messages; a peer may go on sending */
 };
 
 struct handoff_closer {
@@ -14,9 +16,22 @@ struct handoff_closer {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     unsigned n; /* guarded by lock, as all below */
-    int fds[PENDING_MAX];
+    struct pending {
+        int fd;
+        bool is_connection;
+    } pending[PENDING_MAX];
     bool stopping;
 };
+
+static void discard(int socket_fd)
+{
+    char byte;
+    for (int i = 0; i < DISCARD_MAX; i++) {
+        /* Without room for fds: none is installed. */
+        if (recv(socket_fd, &byte, sizeof byte, MSG_DONTWAIT) <= 0)
+            return;
+    }
+}
 
 static void *closer_main(void *arg)
 {
@@ -28,9 +43,11 @@ static void *closer_main(void *arg)
             (void)pthread_cond_wait(&closer->wake, &closer->lock);
         if (closer->n == 0)
             break;
-        int fd = closer->fds[--closer->n];
+        struct pending next = closer->pending[--closer->n];
         (void)pthread_mutex_unlock(&closer->lock);
-        (void)fd_close(fd);
+        if (next.is_connection)
+            discard(next.fd);
+        (void)fd_close(next.fd);
         (void)pthread_mutex_lock(&closer->lock);
     }
     (void)pthread_mutex_unlock(&closer->lock);
@@ -85,17 +102,27 @@ bool handoff_closer_has_room(struct handoff_closer *closer, unsigned n)
     return room;
 }
 
-void handoff_closer_put(struct handoff_closer *closer, int fd)
+static void put(struct handoff_closer *closer, int fd, bool is_connection)
 {
     if (fd < 0)
         return;
     (void)pthread_mutex_lock(&closer->lock);
     bool room = closer->n < PENDING_MAX;
     if (room) {
-        closer->fds[closer->n++] = fd;
+        closer->pending[closer->n++] = (struct pending){fd, is_connection};
         (void)pthread_cond_signal(&closer->wake);
     }
     (void)pthread_mutex_unlock(&closer->lock);
     if (!room)
         (void)fd_close(fd);
+}
+
+void handoff_closer_put(struct handoff_closer *closer, int fd)
+{
+    put(closer, fd, false);
+}
+
+void handoff_closer_put_connection(struct handoff_closer *closer, int fd)
+{
+    put(closer, fd, true);
 }

@@ -22,3 +22,9 @@ DEFINE_CLEANUP(struct handoff_closer *, handoff_closer_free)
 bool handoff_closer_has_room(struct handoff_closer *closer, unsigned n);
 /* Takes fd (-1: nothing); without room it is closed here and now. */
 void handoff_closer_put(struct handoff_closer *closer, int fd);
+/*
+ * The same for a connection: what the peer has sent is thrown away first, with the fds in it.
+ * Closed with something unread, a Unix socket gives its peer ECONNRESET, even before our last
+ * answer.
+ */
+void handoff_closer_put_connection(struct handoff_closer *closer, int fd);

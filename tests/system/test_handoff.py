@@ -452,6 +452,8 @@ def _():
             tap.equal(answer(give(*fds)), "not_stats_fd", f"{fds}")
         for fds, number in (((stats,), 0), ((vcpu_stats,), 1), ((vcpu,), 0), ((vm,), 0)):
             tap.equal(answer(give(*fds, kind=3, vcpu_id=number)), "not_stats_fd", f"{fds}")
+        os.close(path)
+        os.close(vm_path)
         # The daemon looks when we have closed it: then it is not ours.
         daemon.kill(signal.SIGSTOP)
         others = os.dup(stats)
