@@ -53,13 +53,18 @@ static struct given_vm *find(struct given *given, uint64_t peer, uint64_t number
     return NULL;
 }
 
-const struct given_file *given_find_file(const struct given_vm *vm, int32_t vcpu)
+static struct given_file *find_file(const struct given_vm *vm, int32_t vcpu)
 {
     for (size_t i = 0; vm && i < vm->n; i++) {
         if (vm->files[i].vcpu == vcpu)
             return &vm->files[i];
     }
     return NULL;
+}
+
+const struct given_file *given_find_file(const struct given_vm *vm, int32_t vcpu)
+{
+    return find_file(vm, vcpu);
 }
 
 int given_pidfd(const struct given_vm *vm)
@@ -151,7 +156,7 @@ static int add_file(struct given_vm *vm, int32_t vcpu, int fd)
     while (at < vm->n && vm->files[at].vcpu < vcpu)
         at++;
     memmove(vm->files + at + 1, vm->files + at, (vm->n - at) * sizeof *vm->files);
-    vm->files[at] = (struct given_file){vcpu, fd};
+    vm->files[at] = (struct given_file){.vcpu = vcpu, .fd = fd};
     vm->n++;
     return 0;
 }
@@ -239,9 +244,11 @@ static int vcpu_given(void *ctx, const struct handoff_peer *peer, const struct h
     struct given_vm *vm = find(given, peer->id, spec->vm);
     if (!vm)
         return -ENOENT;
-    const struct given_file *there = given_find_file(vm, spec->vcpu);
-    if (there && same_open_file(given->d, there->fd, spec->stats_fd)) {
-        handoff_close_fd(given->handoff, spec->stats_fd); /* given again */
+    struct given_file *there = find_file(vm, spec->vcpu);
+    if (there && there->late) {
+        /* Even if it is another open file: it is the same vCPU, and ours reads it. */
+        there->late = false;
+        handoff_close_fd(given->handoff, spec->stats_fd);
         return 0;
     }
     if (there)
@@ -312,6 +319,8 @@ static void peer_gone(void *ctx, const struct handoff_peer *peer, bool revoked)
         if (vm->peer != peer->id)
             continue;
         vm->peer = 0;
+        for (size_t i = 0; i < vm->n; i++)
+            vm->files[i].late = true;
         if (revoked)
             let_go(given, vm);
     }

@@ -24,7 +24,8 @@ struct given_process;
 /* A stats file; `vcpu` -1: the VM's own. */
 struct given_file {
     int32_t vcpu;
-    int fd; /* owned */
+    int fd;    /* owned */
+    bool late; /* of a connection that has ended: it may be given once more */
 };
 
 struct given_vm {

@@ -57,6 +57,13 @@ const struct kvm_file *attach_key_file(const struct found_vm *vm)
     return NULL;
 }
 
+static const char *handoff_help(const struct config *config)
+{
+    return source_rank(config, CONFIG_SOURCE_HANDOFF) >= 0
+               ? "; it can hand them over, under libkvmstatd-preload.so"
+               : "";
+}
+
 /* What would help a VM that has no stats fds, where BPF does not. */
 void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struct trouble *trouble)
 {
@@ -64,9 +71,7 @@ void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struc
                           ? "this QEMU keeps no statistics fds open (8.1 and later keep those of "
                             "the vCPUs)"
                           : "its VMM keeps no statistics fds open";
-    const char *help = source_rank(d->config, CONFIG_SOURCE_HANDOFF) >= 0
-                           ? "; it can hand them over, under libkvmstatd-preload.so"
-                           : "";
+    const char *help = handoff_help(d->config);
     if (source_rank(d->config, CONFIG_SOURCE_BPF) < 0)
         attach_blame(trouble, UNREADABLE_NO_STATS_FD,
                      "%s; \"bpf\" in discovery.sources could read it%s", why, help);
@@ -125,7 +130,8 @@ struct ways attach_find_ways(struct discovery *d, const struct found_vm *vm,
         attach_blame_no_stats(d, vm, trouble);
     else if (!fds_allowed)
         attach_blame(trouble, UNREADABLE_NO_STATS_FD,
-                     "discovery.sources does not allow \"statsfd\", the only way to read it");
+                     "discovery.sources does not allow \"statsfd\", by which it could be read%s",
+                     handoff_help(d->config));
     else
         attach_blame(
             trouble, UNREADABLE_AMBIGUOUS,

@@ -103,8 +103,8 @@ class Libvirt(lab.Process):
             f.write(f"<domain type='kvm'><name>{name}</name><uuid>{uuid}</uuid>"
                     f"<memory unit='MiB'>32</memory><vcpu>{vcpus}</vcpu>"
                     "<os><type arch='x86_64' machine='pc'>hvm</type></os></domain>")
+        self.domains.append(name)  # before: it may exist even where we are ended meanwhile
         self.virsh("create", path)
-        self.domains.append(name)
         with open(os.path.join(self.folder, "run", "qemu", name + ".pid"), encoding="ascii") as f:
             return int(f.read())
 

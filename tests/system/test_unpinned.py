@@ -107,21 +107,24 @@ def _():
 @t.test("VMMs killed in the middle of passes: every VM is destroyed, the others go on")
 def _():
     setup()
-    config = "sampling: {interval: 1ms}\ndiscovery: {sources: [bpf]}\n"
-    with lab.DemoVms(name="stays", vcpus=2, stats_fds="none"), \
+    config = ("sampling:\n  interval: 1ms\n  rules:\n"
+              "    - match: {vm: \"own-*\"}\n      enabled: true\n"
+              "    - match: {vm: \"*\"}\n      enabled: false\n"
+              "discovery: {sources: [bpf]}\n")
+    with lab.DemoVms(name="own-stays", vcpus=2, stats_fds="none"), \
             daemon_with(BPF, PERFMON, config=config) as daemon:
-        first_sample(daemon, "stays")
+        first_sample(daemon, "own-stays")
         fds = daemon.n_fds()
         for _ in range(5):
             with kvmfd.Uevents() as events, \
-                    lab.DemoVms(vms=20, vcpus=2, name="dies", stats_fds="none") as demo:
-                tap.wait_for(lambda: shown(daemon, "dies") == 20, what="20 VMs")
+                    lab.DemoVms(vms=20, vcpus=2, name="own-dies", stats_fds="none") as demo:
+                tap.wait_for(lambda: shown(daemon, "own-dies") == 20, what="20 VMs")
                 for _, pid in demo.vms:
                     os.kill(pid, signal.SIGKILL)
                 events.wait("destroy", [pid for _, pid in demo.vms])
-            tap.wait_for(lambda: shown(daemon, "dies") == 0, what="the dead VMs to go")
-        before = series(daemon)['kvm_vcpu_exits_total{vm="stays",vcpu="0"}']
-        tap.wait_for(lambda: series(daemon)['kvm_vcpu_exits_total{vm="stays",vcpu="0"}'] > before,
+            tap.wait_for(lambda: shown(daemon, "own-dies") == 0, what="the dead VMs to go")
+        before = series(daemon)['kvm_vcpu_exits_total{vm="own-stays",vcpu="0"}']
+        tap.wait_for(lambda: series(daemon)['kvm_vcpu_exits_total{vm="own-stays",vcpu="0"}'] > before,
                      what="the one that stays to go on")
         tap.wait_for(lambda: daemon.n_fds() <= fds + 2, what="all fds to be closed")
         tap.check("cannot be read" not in daemon.errors() and daemon.running(), daemon.errors())

@@ -1,0 +1,622 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VMs that are handed over: by the preload shim under VMMs that know nothing of it, by the client that
+the protocol's document shows, by a hostile one."""
+
+import array
+import contextlib
+import fcntl
+import os
+import re
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+
+import kvmfd
+import lab
+import tap
+from exposed import OPENMETRICS, first_sample, held_between, row, series, shown
+
+t = tap.Tests()
+
+FAST = "sampling: {interval: 10ms}\n"
+HANDOFF = "discovery: {sources: [handoff], rescan: 200ms}\n"
+
+
+def socket_config(folder, users="[0]"):
+    return f"handoff: {{socket: {folder}/handoff.sock, allow_users: {users}}}\n"
+
+
+@contextlib.contextmanager
+def place():
+    """A folder for a socket that outlives a daemon; everything needs KVM, and root to make VMs."""
+    tap.require_kvm()
+    tap.require_root()
+    with tempfile.TemporaryDirectory(prefix="kvmstatd-handoff-") as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def preloaded(folder):
+    """Whoever is started here runs under the shim."""
+    shim = os.path.join(lab.BUILD, "lib", "libkvmstatd-preload.so")
+    tap.check(os.path.exists(shim), f"{shim} was not built")
+    added = {
+        "LD_PRELOAD": shim,
+        "KVMSTATD_HANDOFF_SOCKET": f"{folder}/handoff.sock",
+        # A program built with a sanitizer wants its runtime to come first.
+        "ASAN_OPTIONS": ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"),
+                                               "verify_asan_link_order=0"])),
+    }
+    before = {key: os.environ.get(key) for key in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def demo_under_shim(folder, **kwargs):
+    with preloaded(folder):
+        return lab.DemoVms(stats_fds="none", **kwargs)
+
+
+def qemu_under_shim(folder, **kwargs):
+    with preloaded(folder):
+        return lab.Qemu(**kwargs)
+
+
+def info(daemon, vm):
+    """The sources of a shown VM."""
+    match = re.search(f'^kvm_vm_info{{vm="{vm}",.*source="([^"]*)"}}', daemon.metrics(), re.M)
+    return match and match[1]
+
+
+def whole(daemon, vm, pid, vcpus):
+    """Wait until a VM is read with both scopes."""
+    first_sample(daemon, vm)
+    tap.wait_for(lambda: (r := row(daemon, pid))["vcpus_read"] == vcpus and r["vm_scope_read"],
+                 lab.TIMEOUT_S, 0.01, f"all of {vm}")
+
+
+def rejected(daemon, reason):
+    return int(series(daemon)[f'kvmstatd_handoff_rejected_total{{reason="{reason}"}}'])
+
+
+def client_of_the_document():
+    """The Python client that docs/handoff-protocol.md shows is what we test with."""
+    with open(os.path.join(lab.SOURCE, "docs/handoff-protocol.md"), encoding="utf-8") as f:
+        code = re.search(r"```python\n(.*?)```", f.read(), re.S)[1]
+    namespace = {}
+    exec(code, namespace)  # pylint: disable=exec-used
+    return namespace
+
+
+CLIENT = client_of_the_document()
+
+
+@t.test("an unmodified VMM under the shim: every value lies between two own reads")
+def _():
+    with place() as folder, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder) + "metrics: {histograms: vcpu}\n") \
+            as daemon, demo_under_shim(folder, vms=2, vcpus=2, name="web", load="mix") as demo:
+        for vm, pid in demo.vms:
+            whole(daemon, vm, pid, 2)
+            tap.equal(info(daemon, vm), "handoff", "source")
+            for accept in (None, OPENMETRICS):
+                moved = held_between(daemon, vm, pid, accept)
+                tap.check(moved > 20, f"only {moved} series of a busy guest moved")
+        tap.equal(row(daemon, demo.vms[0][1])["source"], "handoff")
+        targets = series(daemon)
+        tap.equal(targets['kvmstatd_targets{scope="vm",source="handoff"}'], 2)
+        tap.equal(targets['kvmstatd_targets{scope="vcpu",source="handoff"}'], 4)
+
+
+SANDBOX = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+
+
+@t.test("stock QEMU under the shim, with and without its seccomp sandbox as libvirt sets it")
+def _():
+    with place() as folder, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder) + "metrics: {histograms: vcpu}\n") \
+            as daemon, qemu_under_shim(folder, name="plain", vcpus=2) as plain, \
+            qemu_under_shim(folder, name="boxed", vcpus=2, args=SANDBOX) as boxed:
+        with open(f"/proc/{boxed.pid}/status", encoding="ascii") as f:
+            tap.check("Seccomp:\t2" in f.read(), "the sandbox is not on")
+        for vm, qemu in (("plain", plain), ("boxed", boxed)):
+            whole(daemon, vm, qemu.pid, 2)
+            tap.equal(info(daemon, vm), "handoff", "source")
+            held_between(daemon, vm, qemu.pid, None)
+        for qemu in (plain, boxed):
+            tap.check(qemu.running(), qemu.errors())
+
+
+@t.test("a VMM under the shim needs no daemon, and one that comes later finds it")
+def _():
+    with place() as folder, demo_under_shim(folder, vcpus=2, name="early") as demo:
+        [(_, pid)] = demo.vms
+        with lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon:
+            whole(daemon, "early", pid, 2)
+
+
+@t.test("a daemon that is restarted, or killed, is given everything again; values go on")
+def _():
+    with place() as folder, demo_under_shim(folder, vms=20, vcpus=2, name="again") as demo:
+        last = {}
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+            with lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon:
+                for vm, pid in demo.vms:
+                    whole(daemon, vm, pid, 2)
+                now = series(daemon)
+                for vm, _ in demo.vms:
+                    key = f'kvm_vcpu_exits_total{{vm="{vm}",vcpu="1"}}'
+                    tap.check(now[key] >= last.get(key, 0), f"{key} fell")
+                    last[key] = now[key]
+                tap.equal(rejected(daemon, "bad_message"), 0)
+                daemon.stop(number)
+
+
+@t.test("from one source to the other and back: no gap, nothing twice, nothing falls")
+def _():
+    with place() as folder:
+        def config(sources):
+            return (FAST + f"discovery: {{sources: [{sources}], rescan: 200ms}}\n" +
+                    socket_config(folder) + "metrics: {histograms: vm}\n")
+        with lab.Daemon(config("handoff, statsfd")) as daemon, \
+                demo_under_shim(folder, vcpus=2, name="moves", load="mix") as demo:
+            [(_, pid)] = demo.vms
+            whole(daemon, "moves", pid, 2)
+            own = re.compile(r'kvm_\w+_(total|bucket|count|sum)\{vm="moves"')
+            before, seen = {}, set()
+            # The shim's own duplicates can be borrowed like any VMM's.
+            for sources in ("statsfd, handoff", "handoff, statsfd", "statsfd", "handoff",
+                            "handoff, statsfd") * 2:
+                daemon.reload(config(sources))
+                best = sources.split(",", maxsplit=1)[0]
+
+                def moved(best=best):
+                    nonlocal before
+                    now = {k: v for k, v in series(daemon).items() if own.match(k)}
+                    tap.equal(set(before) - set(now), set(), "series that are missing")
+                    for key, value in before.items():
+                        tap.check(now[key] >= value, f"{key} fell")
+                    before = now
+                    source = info(daemon, "moves")
+                    seen.add(source)
+                    return source == best
+                tap.wait_for(moved, lab.TIMEOUT_S, 0.005, f"{best} to be used")
+                tap.equal(shown(daemon, "moves"), 1, "VMs of that name")
+                tap.equal(row(daemon, pid)["vcpus_read"], 2)
+            tap.check({"handoff", "statsfd"} <= seen, f"only {seen}")
+
+
+@t.test("BPF takes over what is taken back, and gives way to what is handed over")
+def _():
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        tap.skip("the kernel has no BTF")
+    config = "discovery: {sources: [handoff, bpf], rescan: 200ms}\n"
+    with place() as folder, lab.Daemon(FAST + config + socket_config(folder)) as daemon, \
+            KvmHere() as kvm:
+        name, vm = f"pid-{os.getpid()}", kvm.vm()
+        vcpus = [kvm.vcpu(vm, n) for n in range(2)]
+        key = f'kvm_vcpu_exits_total{{vm="{name}",vcpu="1"}}'
+
+        def wait_source(source):
+            def reached():
+                tap.check(key in daemon.metrics(), "a gap")
+                return info(daemon, name) == source
+            tap.wait_for(reached, lab.TIMEOUT_S, 0.005, source)
+        tap.wait_for(lambda: key in daemon.metrics(), what="BPF")
+        wait_source("bpf")
+        client = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        for number in range(3):
+            tap.equal(client.vm(number, vm), CLIENT["ACCEPTED"])
+            wait_source("handoff+bpf")
+            for vcpu_id, vcpu in enumerate(vcpus):
+                tap.equal(client.vcpu(number, vcpu_id, vcpu), CLIENT["ACCEPTED"])
+            wait_source("handoff")
+            tap.equal(row(daemon, os.getpid())["vcpus_read"], 2)
+            tap.equal(client.ask(4, struct.pack("=Q", number)), CLIENT["ACCEPTED"])
+            wait_source("bpf")
+
+
+def kvm_files(pid):
+    """{link: [fd…]} of a process's KVM files."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            link = os.readlink(f"/proc/{pid}/fd/{fd}")
+            if link.startswith("anon_inode:kvm-"):
+                found.setdefault(link, []).append(int(fd))
+    return found
+
+
+@t.test("several VMs in one process are told apart, and one that is closed is let go")
+def _():
+    with place() as folder, kvmfd.Uevents() as events, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon:
+        with preloaded(folder):
+            vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1", "vm b", "vcpu b 0")
+        with vmm:
+            def read():
+                rows = [v for v in daemon.get("/api/v1/vms").json()["vms"] if v["pid"] == vmm.pid]
+                return sorted(v["vcpus_read"] for v in rows if v["vm_scope_read"])
+            tap.wait_for(lambda: read() == [1, 2], what="both VMs")
+            tap.equal(shown(daemon, f"pid-{vmm.pid}"), 2)
+            for name in ("a/0", "a/1", "a"):
+                vmm.tell(f"close {name}")
+            events.wait("destroy", [vmm.pid])
+            tap.wait_for(lambda: read() == [1], what="the other one alone")
+            vmm.tell("vcpu b 1")
+            tap.wait_for(lambda: read() == [2], what="its second vCPU")
+            vmm.tell("close b")  # it lives on by its vCPUs
+            time.sleep(0.5)
+            tap.equal(read(), [2])
+            vmm.tell("close b/1")
+            tap.wait_for(lambda: read() == [1], what="the vCPU to go")
+            vmm.tell("close b/0")
+            events.wait("destroy", [vmm.pid])
+            tap.wait_for(lambda: read() == [], what="nothing left")
+            tap.equal(kvm_files(vmm.pid), {}, "the shim's own fds")
+
+
+@t.test("a child that a VMM forks has nothing of it, and the VM ends with the VMM")
+def _():
+    with place() as folder, kvmfd.Uevents() as events, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon:
+        with preloaded(folder):
+            vmm = kvmfd.TinyVmm("vm a", "vcpu a 0")
+        with vmm:
+            whole(daemon, f"pid-{vmm.pid}", vmm.pid, 1)
+            tap.equal({k: len(v) for k, v in kvm_files(vmm.pid).items()},
+                      {"anon_inode:kvm-vm": 2, "anon_inode:kvm-vm-stats": 1,
+                       "anon_inode:kvm-vcpu:0": 1, "anon_inode:kvm-vcpu-stats:0": 1})
+            child = int(vmm.tell("fork"))
+            # The parent goes on before the child has cleaned up.
+            tap.wait_for(lambda: {k: len(v) for k, v in kvm_files(child).items()} ==
+                         {"anon_inode:kvm-vm": 1, "anon_inode:kvm-vcpu:0": 1},
+                         what="the child to have closed what is the shim's")
+            os.kill(child, signal.SIGKILL)
+            vmm.kill()
+            vmm.wait()
+            events.wait("destroy", [vmm.pid])
+            tap.wait_for(lambda: not shown(daemon, f"pid-{vmm.pid}"), what="its end")
+
+
+@t.test("VMMs killed in the middle of everything: every VM is destroyed, no fd stays")
+def _():
+    with place() as folder, lab.Daemon("sampling: {interval: 1ms}\n" + HANDOFF +
+                                       socket_config(folder)) as daemon:
+        tap.wait_for(lambda: daemon.n_fds(), what="fds")
+        fds = daemon.n_fds()
+        for _ in range(5):
+            with kvmfd.Uevents() as events, \
+                    demo_under_shim(folder, vms=20, vcpus=2, name="dies") as demo:
+                for vm, _ in demo.vms[:t.random.randrange(20)]:
+                    first_sample(daemon, vm)
+                for _, pid in demo.vms:
+                    os.kill(pid, signal.SIGKILL)
+                events.wait("destroy", [pid for _, pid in demo.vms])
+        tap.wait_for(lambda: daemon.n_fds() <= fds, what="all fds to be closed")
+        tap.equal(shown(daemon, "dies"), 0)
+        tap.check(daemon.running(), daemon.errors())
+
+
+def drop_to_nobody(folder):
+    """Before exec: nobody, without any capability."""
+    def drop():
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+    os.chmod(folder, 0o777)
+    return drop
+
+
+@t.test("a daemon without any privilege reads what it is given, several VMs of a process too")
+def _():
+    with place() as folder:
+        config = HANDOFF + FAST + socket_config(folder) + "recorder: {memory: 0}\n"
+        home = tempfile.mkdtemp(prefix="kvmstatd-nobody-", dir=folder)
+        os.chmod(home, 0o777)
+        before = tempfile.tempdir
+        tempfile.tempdir = home
+        try:
+            daemon = NobodysDaemon(config, preexec=drop_to_nobody(folder))
+        finally:
+            tempfile.tempdir = before
+        with daemon, demo_under_shim(folder, vcpus=2, name="open", load="mix") as demo:
+            [(_, pid)] = demo.vms
+            whole(daemon, "open", pid, 2)
+            tap.equal(info(daemon, "open"), "handoff")
+            with preloaded(folder):
+                vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1", "vm b", "vcpu b 0")
+            with vmm:
+                def read():
+                    rows = [v for v in daemon.get("/api/v1/vms").json()["vms"]
+                            if v["pid"] == vmm.pid]
+                    return sorted(v["vcpus_read"] or 0 for v in rows)
+                tap.wait_for(lambda: read() == [1, 2], what="both VMs, each once")
+                for name in ("a/0", "a/1", "a"):
+                    vmm.tell(f"close {name}")
+                tap.wait_for(lambda: read() == [1], what="one to go")
+            tap.wait_for(lambda: read() == [], what="its VMM's end")
+
+
+class NobodysDaemon(lab.Daemon):
+    """Its files are in a folder that everybody may enter."""
+
+    def write_config(self, text, complete=True):
+        os.chmod(self.home, 0o777)
+        super().write_config(text, complete)
+        os.chmod(self.config_path, 0o644)
+
+
+@t.test("the client of the document: hints, refusals, the same VM by two connections is one")
+def _():
+    with place() as folder, lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon, \
+            KvmHere() as kvm:
+        vm, vcpu = kvm.vm(), None
+        vcpu = kvm.vcpu(vm, 0)
+        first = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        tap.equal(first.vm(7, vm, b'na"me'), CLIENT["ACCEPTED"])
+        tap.equal(first.vcpu(7, 0, vcpu), CLIENT["ACCEPTED"])
+        tap.equal(first.vcpu(7, 1, vcpu), CLIENT["REFUSED"])  # it is vCPU 0; and that was the end
+        second = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        tap.equal(second.vm(1, vm, b'na"me'), CLIENT["ACCEPTED"])
+        tap.equal(second.vcpu(1, 0, vcpu), CLIENT["ACCEPTED"])
+        third = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        tap.equal(third.vm(99, vm), CLIENT["ACCEPTED"])
+        tap.equal(third.vcpu(8, 0, vcpu), CLIENT["REFUSED"])
+        tap.wait_for(lambda: 'kvm_vm_info{vm="na\\"me",' in daemon.metrics(), what="its name")
+        tap.equal(row(daemon, os.getpid())["vcpus_read"], 1)
+        # A connection that ends changes nothing; what is given back goes.
+        second.socket.close()
+        time.sleep(0.5)
+        tap.equal(row(daemon, os.getpid())["vcpus_read"], 1)
+        fourth = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        tap.equal(fourth.vm(5, vm, b'na"me'), CLIENT["ACCEPTED"])
+        tap.equal(fourth.vcpu(5, 0, vcpu), CLIENT["ACCEPTED"])
+        tap.equal(fourth.ask(5, struct.pack("=QII", 5, 0, 0)), CLIENT["ACCEPTED"])
+        tap.wait_for(lambda: row(daemon, os.getpid())["vcpus_read"] == 0, what="the vCPU to go")
+        tap.equal(fourth.ask(5, struct.pack("=QII", 5, 0, 0)), CLIENT["REFUSED"])
+        tap.equal(fourth.ask(4, struct.pack("=Q", 5)), CLIENT["ACCEPTED"])
+        tap.equal(third.ask(4, struct.pack("=Q", 99)), CLIENT["ACCEPTED"])
+        tap.wait_for(lambda: not shown(daemon, "na"), what="the VM to go")
+
+
+class KvmHere:
+    """VMs in this very process."""
+
+    def __init__(self):
+        self.kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+        self.fds = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exc):
+        for link_fds in kvm_files(os.getpid()).values():
+            for fd in link_fds:
+                os.close(fd)
+        os.close(self.kvm)
+
+    def vm(self):
+        return fcntl.ioctl(self.kvm, kvmfd.KVM_CREATE_VM, 0)
+
+    @staticmethod
+    def vcpu(vm, number):
+        return fcntl.ioctl(vm, kvmfd.KVM_CREATE_VCPU, number)
+
+
+REASONS = {3: "malformed", 5: "not_stats_fd", 6: "fds", 7: "unknown_vm", 8: "exists",
+           10: "not_yours"}
+
+
+def answer(client):
+    """"accepted", or the reason of a refusal."""
+    message = client.socket.recv(4096)
+    kind = struct.unpack_from(CLIENT["HEADER"], message)[3]
+    return "accepted" if kind == CLIENT["ACCEPTED"] else REASONS[
+        struct.unpack_from("=I", message, 16)[0]]
+
+
+@t.test("what comes close to a stats file is none: O_PATH, copies, other KVM files, others' files")
+def _():
+    with place() as folder, lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon, \
+            KvmHere() as kvm:
+        vm = kvm.vm()
+        vcpu = kvm.vcpu(vm, 0)
+        stats = fcntl.ioctl(vm, kvmfd.KVM_GET_STATS_FD, 0)
+        vcpu_stats = fcntl.ioctl(vcpu, kvmfd.KVM_GET_STATS_FD, 0)
+        path = os.open(f"/proc/self/fd/{stats}", os.O_PATH)
+        vm_path = os.open(f"/proc/self/fd/{vm}", os.O_PATH)
+        tap.equal(os.readlink(f"/proc/self/fd/{path}"), "anon_inode:kvm-vm-stats")
+        copy = os.memfd_create("anon_inode:kvm-vm-stats")
+        os.write(copy, os.pread(stats, 1 << 20, 0))
+
+        def give(*fds, number=1, kind=2, vcpu_id=0):
+            client = CLIENT["Handoff"](f"{folder}/handoff.sock")
+            body = struct.pack("=Qii", number, -1, -1) if kind == 2 else struct.pack(
+                "=QIi", number, vcpu_id, -1)
+            send(client.socket, header(kind, 32) + body, fds)
+            return client
+        for fds in ((path,), (copy,), (vm,), (vcpu,), (kvm.kvm,), (vcpu_stats,), (path, vm),
+                    (stats, vm_path), (stats, stats), (vm, vm), (stats, copy), (stats, vcpu)):
+            tap.equal(answer(give(*fds)), "not_stats_fd", f"{fds}")
+        for fds, number in (((stats,), 0), ((vcpu_stats,), 1), ((vcpu,), 0), ((vm,), 0)):
+            tap.equal(answer(give(*fds, kind=3, vcpu_id=number)), "not_stats_fd", f"{fds}")
+        # The daemon looks when we have closed it: then it is not ours.
+        daemon.kill(signal.SIGSTOP)
+        others = os.dup(stats)
+        os.close(stats)
+        client = CLIENT["Handoff"].__new__(CLIENT["Handoff"])
+        client.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.socket.connect(f"{folder}/handoff.sock")
+        send(client.socket, header(1, 16))
+        send(client.socket, header(2, 32) + struct.pack("=Qii", 1, -1, -1), (others,))
+        send(client.socket, header(2, 32) + struct.pack("=Qii", 2, others, vm), (others, vm))
+        os.close(others)
+        daemon.kill(signal.SIGCONT)
+        client.socket.recv(4096)  # WELCOME
+        tap.equal(answer(client), "not_yours")
+        tap.equal(answer(client), "accepted")  # by the VM's own file
+        tap.wait_for(lambda: row(daemon, os.getpid()).get("vm_scope_read"),
+                     what="the VM")
+
+
+@t.test("a user who may not is refused, and his VM listed with what would help")
+def _():
+    with place() as folder, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder, "[65533]")) as daemon, \
+            demo_under_shim(folder, name="stranger") as demo:
+        [(_, pid)] = demo.vms
+        tap.wait_for(lambda: rejected(daemon, "peer") > 0, what="the refusal")
+        tap.wait_for(lambda: row(daemon, pid)["reason"] == "no_stats_fd", what="the report")
+        tap.check("libkvmstatd-preload.so" in row(daemon, pid)["detail"], row(daemon, pid)["detail"])
+        # Allowed from now on: the shim asks again.
+        daemon.reload(HANDOFF + FAST + socket_config(folder, "[65533, root]"))
+        whole(daemon, "stranger", pid, 1)
+        daemon.reload(HANDOFF + FAST + socket_config(folder, "[65533]"))
+        tap.wait_for(lambda: not shown(daemon, "stranger"), what="what he gave to go")
+
+
+def send(sock, message, fds=()):
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
+        sock.sendmsg([message], rights, socket.MSG_DONTWAIT)
+
+
+def connected(folder):
+    """A connection, if there is one to be had now."""
+    try:
+        return CLIENT["Handoff"](f"{folder}/handoff.sock")
+    except (AssertionError, OSError):
+        return None
+
+
+def header(kind, length):
+    return struct.pack(CLIENT["HEADER"], CLIENT["MAGIC"], 1, 0, kind, length, 1)
+
+
+def in_a_child(function, *args):
+    """One process has few connections: so an attacker has many processes."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function(*args)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def attack(folder, stats_copy):
+    """Everything that a peer can do."""
+    vm = header(2, 32) + struct.pack("=Qii", 1, -1, -1)
+    vcpu = header(3, 32) + struct.pack("=QIi", 1, 0, -1)
+    fifo = os.path.join(folder, "fifo")
+    if not os.path.exists(fifo):
+        os.mkfifo(fifo)
+    files = [os.memfd_create("anon_inode:kvm-vm-stats"), os.open(folder, os.O_PATH),
+             os.open("/", os.O_RDONLY | os.O_DIRECTORY), socket.socket(socket.AF_UNIX).detach(),
+             os.open(fifo, os.O_RDWR | os.O_NONBLOCK), os.eventfd(1), *os.pipe()]
+    os.write(files[0], stats_copy)
+    try:
+        sent = [(message, [fd]) for fd in files for message in (vm, vcpu)]
+        sent += [(vm, files[:1] * 253)] + [(vm[:cut], files[:1]) for cut in range(len(vm))]
+        for message, fds in sent:
+            client = connected(folder)
+            if client:
+                send(client.socket, message, fds)
+                client.socket.close()
+    finally:
+        for fd in files:
+            os.close(fd)
+
+
+@t.test("under attack: the ticks go on, nothing of it is read or kept, others are served")
+def _():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    config = ("sampling: {interval: 100ms}\n" +
+              "discovery: {sources: [handoff, statsfd], rescan: 500ms}\n")
+    with place() as folder, lab.DemoVms(vms=10, vcpus=2, name="calm") as calm, \
+            lab.Daemon(config + socket_config(folder)) as daemon:
+        for vm, pid in calm.vms:
+            whole(daemon, vm, pid, 2)
+        [number] = {fd for n, fd in kvmfd.stats_fds(calm.vms[0][1]).items() if n == -1}
+        with kvmfd.StatsFile(calm.vms[0][1], number) as stats:
+            copy = os.pread(stats.fd, 1 << 20, 0)
+        fds, before = daemon.n_fds(), series(daemon)
+        silent = []
+        for _ in range(10000):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(f"{folder}/handoff.sock")
+            silent.append(sock)
+            if len(silent) % 1000 == 0:
+                in_a_child(attack, folder, copy)
+        for sock in silent:
+            sock.close()
+        never_reads = tap.wait_for(lambda: connected(folder), what="a connection")
+        for _ in range(5000):
+            send(never_reads.socket, header(4, 24) + struct.pack("=Q", 1))
+        with demo_under_shim(folder, vcpus=2, name="served") as demo:
+            whole(daemon, "served", demo.vms[0][1], 2)
+        never_reads.socket.close()
+        after = series(daemon)
+        for reason in ("not_stats_fd", "too_many_fds", "bad_message", "limit"):
+            key = f'kvmstatd_handoff_rejected_total{{reason="{reason}"}}'
+            tap.check(after[key] > before[key], f"none was counted as {reason}")
+        tap.equal(after["kvmstatd_ticks_missed_total"], before["kvmstatd_ticks_missed_total"],
+                  "missed ticks")
+        tap.wait_for(lambda: daemon.n_fds() <= fds, what="all fds to be closed")
+        tap.check(daemon.running(), daemon.errors())
+        tap.check(daemon.errors().count("\n") < 400, "the log is flooded")
+
+
+@t.test("the shim does not change what a VMM does: results, errno, a missing file")
+def _():
+    with place() as folder, preloaded(folder):
+        code = """
+import errno, fcntl, os
+kvm = os.open("/dev/kvm", os.O_RDWR)
+for request in (0xae01, 0xae41, 0xaece):
+    try:
+        fcntl.ioctl(0, request, 0)
+    except OSError as e:
+        assert e.errno in (errno.ENOTTY, errno.EINVAL), e
+    try:
+        fcntl.ioctl(9999, request, 0)
+    except OSError as e:
+        assert e.errno == errno.EBADF, e
+vms = [fcntl.ioctl(kvm, 0xae01, 0) for _ in range(3)]
+assert fcntl.ioctl(kvm, 0xae00, 0) == 12
+for vm in vms:
+    fcntl.ioctl(vm, 0xae41, 0)
+    try:
+        fcntl.ioctl(vm, 0xae41, 0)
+        raise SystemExit("a vCPU twice")
+    except OSError as e:
+        assert e.errno == errno.EEXIST, e
+    os.close(vm)
+    try:
+        os.close(vm)
+        raise SystemExit("closed twice")
+    except OSError as e:
+        assert e.errno == errno.EBADF, e
+print("good")
+"""
+        done = subprocess.run(["/usr/bin/python3", "-c", code], capture_output=True, text=True,
+                              check=False, timeout=lab.TIMEOUT_S)
+        tap.equal(done.stdout, "good\n", done.stderr)
+        tap.equal(done.stderr, "", "what the shim says")
+
+
+if __name__ == "__main__":
+    t.main()
