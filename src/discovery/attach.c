@@ -243,8 +243,10 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         r = attach_make_safe(d, vm, &trouble);
     if (r == 0 && fresh)
         r = attach_files(d, vm, files, fresh, &trouble);
-    if (r < 0 && is_new)
-        attach_drop(d, vm); /* rather nothing than a half */
+    bool forbidden =
+        trouble.reason == UNREADABLE_PERMISSION || trouble.reason == UNREADABLE_UNSAFE_KERNEL;
+    if (r < 0 && is_new && !(ways.bpf && forbidden)) /* BPF needs no fd */
+        attach_drop(d, vm);                          /* rather nothing than a half */
     else if (ways.bpf)
         attach_want_blocks(d, vm, &trouble);
     if (vm->kernel_pending)

@@ -77,16 +77,20 @@ void attach_want_blocks(struct discovery *d, struct found_vm *vm, struct trouble
 static int add_block(struct discovery *d, struct found_vm *vm, const struct kernel_block *block)
 {
     const struct found_target *there = attach_find_target(vm, block->vcpu);
-    if (there && !attach_replaces(d, vm, there, TARGET_SOURCE_BPF))
+    bool by_files = vm->pin_fd < 0;
+    /* Read by BPF already, but the other way: since, the VM has been pinned, or is no more. */
+    bool other_way = there && there->source == TARGET_SOURCE_BPF && there->by_files != by_files;
+    if (there && !other_way && !attach_replaces(d, vm, there, TARGET_SOURCE_BPF))
         return 0;
     const struct schema *schema =
         kernelview_schema(d->kernelview, block->vcpu < 0 ? SCOPE_VM : SCOPE_VCPU);
     int r = d->sink.target_add_bpf(d->sink.ctx, vm->handle, block->vcpu, schema, block->address,
-                                   vm->pin_fd >= 0 ? NULL : &block->wanted);
+                                   by_files ? &block->wanted : NULL);
     if (r < 0)
         return r == -EEXIST ? 0 : r;
     attach_note_target(vm, &(struct found_target){
                                .source = TARGET_SOURCE_BPF,
+                               .by_files = by_files,
                                .file = {.fd = -1, .vcpu = block->vcpu},
                            });
     d->sink_changed = d->roster_changed = true;

@@ -328,6 +328,25 @@ static void take_config(struct discovery *d)
     d->rescan_due_ns = d->rescanned_ns + config->discovery.rescan_ns;
 }
 
+/* VMs of processes whose fds may not be listed: a pass of BPF is cheap, and tells. */
+static void ask_for_denied(struct discovery *d)
+{
+    bool can_ask = denied_can_ask(d);
+    d->denied_pending = d->denied_pending || can_ask;
+    if (!d->denied_said && can_ask)
+        log_info("discovery",
+                 "the files of %u process(es) may not be listed: VMs there are found and read by "
+                 "BPF's pass over all files, which takes longer than reading VMs that can be held; "
+                 "that would take CAP_SYS_PTRACE",
+                 d->n_denied);
+    else if (!d->denied_said)
+        log_warn("discovery",
+                 "the files of %u process(es) may not be listed, VMs there are found by the "
+                 "kernel's events alone and cannot be read: it takes CAP_SYS_PTRACE",
+                 d->n_denied);
+    d->denied_said = true;
+}
+
 static void rescan(struct discovery *d)
 {
     int r = procscan_rescan(d, d->look_at_everything);
@@ -342,15 +361,8 @@ static void rescan(struct discovery *d)
     }
     d->rescan_error = 0;
     d->look_at_everything = false;
-    if (d->n_denied && denied_can_ask(d))
-        d->denied_pending = true;
-    else if (d->n_denied && !d->denied_said)
-        log_warn(
-            "discovery",
-            "the files of %u process(es) may not be listed, VMs there are found by the kernel's "
-            "events alone and cannot be read: it takes CAP_SYS_PTRACE",
-            d->n_denied);
-    d->denied_said = d->denied_said || (d->n_denied && !d->denied_pending);
+    if (d->n_denied)
+        ask_for_denied(d);
 }
 
 /*

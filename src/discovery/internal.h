@@ -26,6 +26,7 @@ struct found_target {
     enum target_source source;
     struct kvm_file file; /* statsfd: one of the owner's fds for it; else only its vcpu counts */
     bool same_open_file;  /* ours is a duplicate of that one; false: the VMM has opened it anew */
+    bool by_files;        /* by BPF, without a pin */
     bool failing;         /* the sampler could not read it */
 };
 

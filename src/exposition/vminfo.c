@@ -96,7 +96,8 @@ static void put_one(struct writer *w, const struct own_family *f, const struct v
                     int64_t wall_offset_ns)
 {
     int64_t start_ns = vm->vm->identity->start_wall_ns;
-    int64_t sample_ns = vm->frame->end_ns + wall_offset_ns;
+    /* When the sweep began: its values are not older than that, and some may be newer. */
+    int64_t sample_ns = vm->frame->begin_ns + wall_offset_ns;
     if (f == &own_vm_families[INFO_VM])
         put_info(w, vm->vm->identity);
     else if (f == &own_vm_families[INFO_VCPUS])

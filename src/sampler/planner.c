@@ -276,8 +276,9 @@ static int add_target(struct planner *planner, struct planned_vm *vm,
     if (r < 0)
         return r;
     size_t at = target_place(vm, model->vcpu);
-    bool there = target_find(vm, model->vcpu);
-    if (there && vm->targets[at]->source == model->source)
+    const struct sampled_target *there = target_find(vm, model->vcpu);
+    if (there && there->source == model->source &&
+        (there->wanted.object != 0) == (model->wanted.object != 0))
         return -EEXIST;
     size_t vcpus = vm->n_targets - (target_find(vm, -1) ? 1 : 0);
     if (!there && model->vcpu >= 0 && vcpus >= planner->config->limits.max_vcpus_per_vm)

@@ -51,7 +51,7 @@ MUST_USE int planner_target_add(struct planner *planner, struct planned_vm *vm, 
 /*
  * The same for a target that BPF reads at `address`, which is valid while the VM is pinned.
  * -EINVAL: it is not. With `wanted` (copied) it need not be: then the block is read when a file of
- * the object is visited, which is slower.
+ * the object is visited, which is slower. One of the two ways takes the place of the other.
  */
 MUST_USE int planner_target_add_bpf(struct planner *planner, struct planned_vm *vm, int32_t vcpu,
                                     const struct schema *schema, uint64_t address,

@@ -23,7 +23,7 @@ struct sampler_event {
     enum sampler_event_kind kind;
     uint64_t vm_id; /* struct vm.id; the VM may have been removed meanwhile */
     int32_t vcpu;   /* -1: the VM scope */
-    int error;      /* READ_FAILED: -errno, or 0 for a short read */
+    int error;      /* READ_FAILED: -errno (-ESRCH: all its files are closed), or 0: a short read */
 };
 
 /* `store` and `reaper` are borrowed. */

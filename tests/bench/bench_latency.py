@@ -85,10 +85,10 @@ class Poller:
         return time.monotonic()
 
 
-def _start_vm(name):
-    """(the VM, when it said that its stats fds are open)."""
+def _start_vm(name, stats_fds):
+    """(the VM, when it said that it runs and its stats fds, if it keeps any, are open)."""
     vm = lab.Process([lab.program("kvmstatd-demo-vm"), "--name", name, "--vcpus", str(VCPUS),
-                      "--fds", "100", "--load", "idle"])
+                      "--fds", "100", "--load", "idle", "--stats-fds", stats_fds])
     line = vm.read_line()
     created = time.monotonic()
     if not line or not line.startswith("vm "):
@@ -105,12 +105,12 @@ def _kill(vm, uevents):
     return uevents.wait_destroyed(vm.pid) - begin
 
 
-def _series(n, prefix, uevents, poller=None):
+def _series(n, prefix, uevents, stats_fds, poller=None):
     """([created → seen], [killed → destroyed]); without a poller VMs are killed unseen."""
     seen, destroyed = [], []
     for i in range(n):
         time.sleep(random.uniform(0, 0.1))  # at no particular phase of a tick
-        vm, created = _start_vm(f"{prefix}{i}")
+        vm, created = _start_vm(f"{prefix}{i}", stats_fds)
         with vm:
             if poller:
                 seen.append(max(0.0, poller.wait_seen(f"{prefix}{i}") - created))
@@ -124,34 +124,38 @@ def _spread(values):
             f"highest {figures.ms(max(values))}")
 
 
-def run(options):
-    """Beside other VMs, first without the daemon, then with it."""
+def run(options, sources="statsfd", command=COMMAND):
+    """Beside other VMs, first without the daemon, then with it. For BPF no VM keeps stats fds."""
+    stats_fds = "none" if sources == "bpf" else "keep"
+    config = SMALL_SCRAPES + f"discovery: {{sources: [{sources}]}}\n"
+    way = f", by {sources}" if sources != "statsfd" else ""
     n = 20 if options.quick else 100
     prefix = f"bench-{os.getpid()}-"
     with Uevents() as uevents, \
-            lab.DemoVms(OTHERS, VCPUS, name=prefix + "other", load="mix", rate=5, fds=100):
-        _, alone = _series(n, prefix + "alone-", uevents)
+            lab.DemoVms(OTHERS, VCPUS, name=prefix + "other", load="mix", rate=5,
+                        fds=100, stats_fds=stats_fds):
+        _, alone = _series(n, prefix + "alone-", uevents, stats_fds)
         figures.say("without the daemon: done")
-        with lab.Daemon(figures.only_ours(prefix, SMALL_SCRAPES)) as daemon:
+        with lab.Daemon(figures.only_ours(prefix, config)) as daemon:
             poller = Poller(daemon)
             poller.wait_seen(f"{prefix}other-{OTHERS - 1}")
-            seen, destroyed = _series(n, prefix + "new-", uevents, poller)
+            seen, destroyed = _series(n, prefix + "new-", uevents, stats_fds, poller)
             last = poller.text().decode()
     created_p99, destroyed_p99 = (figures.percentile(v, 99) for v in (seen, destroyed))
     family = "kvmstatd_release_seconds"
     counts = figures.histogram(last, family)
     own = figures.histogram_percentile([(b, 0) for b, _ in counts], counts, 99)
     return [
-        Figure(f"VM created → first sample in /metrics, p99 of {n}",
+        Figure(f"VM created → first sample in /metrics{way}, p99 of {n}",
                f"≤ {figures.ms(CREATED_BAR_S)}", figures.ms(created_p99),
-               created_p99 <= CREATED_BAR_S, COMMAND),
-        info("…", _spread(seen), COMMAND),
-        Figure(f"VMM killed → the kernel's EVENT=destroy, p99 of {n}",
+               created_p99 <= CREATED_BAR_S, command),
+        info("…", _spread(seen), command),
+        Figure(f"VMM killed → the kernel's EVENT=destroy{way}, p99 of {n}",
                f"≤ {figures.ms(DESTROYED_BAR_S)}", figures.ms(destroyed_p99),
-               destroyed_p99 <= DESTROYED_BAR_S, COMMAND),
-        info("…", _spread(destroyed), COMMAND),
+               destroyed_p99 <= DESTROYED_BAR_S, command),
+        info("…", _spread(destroyed), command),
         info("… without the daemon", f"p99 {figures.ms(figures.percentile(alone, 99))}, "
-             + _spread(alone), COMMAND),
+             + _spread(alone), command),
         info("… by the daemon's own kvmstatd_release_seconds, p99", f"≤ {figures.ms(own)}",
-             COMMAND),
+             command),
     ]

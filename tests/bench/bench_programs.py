@@ -12,7 +12,7 @@ SWEEP_BAR = 1.10
 RENDER_BAR_NS = 40
 
 
-def _run(argv):
+def run(argv):
     """Its output; the program and what it started end with us."""
     with lab.Process(argv) as process:
         output = process.read_all()
@@ -21,19 +21,22 @@ def _run(argv):
     return output
 
 
-def _program(name):
+def program(name):
     return os.path.join(lab.BUILD, "tests", name)
 
 
 def sweep(options):
     """One tick over all targets against a bare loop of preads over the same fds."""
     rounds = 50 if options.quick else 400
-    argv = [_program("bench-sweep"), "--vms", str(options.vms), "--vcpus", "4", "--fds", "100",
+    argv = [program("bench-sweep"), "--vms", str(options.vms), "--vcpus", "4", "--fds", "100",
             "--rounds", str(rounds)]
     command = "build-bench/tests/" + " ".join(["bench-sweep", *argv[1:]])
-    got = {k: float(v) for k, v in (line.split() for line in _run(argv).splitlines())}
+    got = {k: float(v) for k, v in (line.split() for line in run(argv).splitlines())}
     n = int(got["targets"])
     ratio = got["ratio_cpu"]
+    paced = {k: float(v) for k, v in (line.split() for line in run(
+        [*argv[:-1], "10" if options.quick else "40", "--pause-ms", "100"]).splitlines())}
+    pace = command.rpartition(" ")[0] + " 40 --pause-ms 100"
     return [
         Figure(f"one tick over {n:,} targets / a bare loop of preads", f"≤ {SWEEP_BAR:.2f}×",
                f"{ratio:.3f}×", ratio <= SWEEP_BAR, command),
@@ -43,14 +46,18 @@ def sweep(options):
              f"{got['ratio_cpu_two_buffers']:.3f}×", command),
         info("… by the wall clock instead of the thread's CPU time", f"{got['ratio_wall']:.3f}×",
              command),
+        info("… at 10 Hz, caches gone cold between: the tick; the bare loop",
+             f"{paced['tick_cpu_ns_per_target']:.0f} ns a target; "
+             f"{paced['bare_one_buffer_cpu_ns_per_target']:.0f} ns "
+             f"= {paced['bare_one_buffer_cpu_ns'] * 10 / 1e9:.1%} of a core", pace),
     ]
 
 
 def render(options):
     """Rendering of all statistics with per-vCPU histograms, one thread."""
-    argv = [_program("bench-render"), str(options.vms), "4", "5" if options.quick else "31"]
+    argv = [program("bench-render"), str(options.vms), "4", "5" if options.quick else "31"]
     command = "build-bench/tests/" + " ".join(["bench-render", *argv[1:]])
-    output = _run(argv)
+    output = run(argv)
     samples, size = re.search(r"(\d+) samples, (\d+) bytes", output).groups()
     ns = {what.strip(): float(median) for what, median in
           re.findall(r"^(.*?)\s+([\d.]+) ns a sample", output, re.M)}

@@ -17,6 +17,7 @@ BUILD = os.path.join(SOURCE, "build-bench")
 os.environ["KVMSTATD_BUILD"] = BUILD  # lab takes its programs from there, and its patience
 os.environ.setdefault("KVMSTATD_TEST_TIMEOUT", "300")
 
+import bench_bpf
 import bench_daemon
 import bench_latency
 import bench_libvirt
@@ -29,9 +30,10 @@ BENCHES = {
     "render": bench_programs.render,
     "daemon": bench_daemon.run,
     "latency": bench_latency.run,
+    "bpf": bench_bpf.run,
     "libvirt": bench_libvirt.run,
 }
-PROGRAMS = ["kvmstatd", "kvmstatd-demo-vm", "bench-sweep", "bench-render"]
+PROGRAMS = ["kvmstatd", "kvmstatd-demo-vm", "bench-sweep", "bench-render", "bench-bpf"]
 
 
 def parse_arguments():
@@ -83,6 +85,8 @@ def main():
     figures.say(figures.machine())
     for name in options.names:
         before = figures.machine_cpu()
+        if figures.other_daemons():
+            figures.say("another kvmstatd runs here: it holds VMs too, latency will not be ours alone")
         figures.say(f"{name} …")
         try:
             collected += BENCHES[name](options)

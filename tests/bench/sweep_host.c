@@ -151,11 +151,15 @@ static void make_parts(struct host *host)
 
 void host_start(const struct host_options *options, struct host *ret_host)
 {
-    CLEANUP_FREE pid_t *pids = calloc(options->vms, sizeof *pids);
+    pid_t *pids = calloc(options->vms, sizeof *pids);
     if (!pids)
         err(EXIT_FAILURE, "memory");
     raise_fd_limit(options->vms * (options->vcpus + 2) + 4096);
-    *ret_host = (struct host){.vms_pid = start_vms(options, pids)};
+    *ret_host = (struct host){
+        .vms_pid = start_vms(options, pids),
+        .pids = pids,
+        .n_pids = options->vms,
+    };
     make_parts(ret_host);
     for (unsigned i = 0; i < options->vms; i++)
         add_vm(ret_host, pids[i]);

@@ -19,6 +19,8 @@ struct host_options {
 
 struct host {
     pid_t vms_pid; /* of what started the VMs */
+    pid_t *pids;   /* of the VMs */
+    uint32_t n_pids;
     struct store *store;
     struct sampler *sampler;
     struct planner *planner;

@@ -39,6 +39,12 @@ def shown(daemon, prefix):
     return len(re.findall(f'^kvm_vm_info{{vm="{prefix}', daemon.metrics(), re.M))
 
 
+def info(daemon, vm):
+    """The labels of the VM's kvm_vm_info; {} where it has none."""
+    match = re.search(f'^kvm_vm_info{{(vm="{re.escape(vm)}",[^}}]*)}}', daemon.metrics(), re.M)
+    return dict(re.findall(r'(\w+)="([^"]*)"', match[1])) if match else {}
+
+
 def first_sample(daemon, vm, deadline_s=None):
     needle = f'kvm_vm_info{{vm="{vm}",'
     tap.wait_for(lambda: needle in daemon.metrics(), deadline_s or lab.TIMEOUT_S, 0.01,

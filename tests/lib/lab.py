@@ -19,6 +19,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -28,8 +29,7 @@ import tap
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("KVMSTATD_BUILD", os.path.join(SOURCE, "build")))
-# A safety net for everything waited for here; sanitizer builds on busy machines are slow.
-TIMEOUT_S = float(os.environ.get("KVMSTATD_TEST_TIMEOUT", "60"))
+TIMEOUT_S = tap.TIMEOUT_S
 
 
 def sanitized():
@@ -41,6 +41,8 @@ def sanitized():
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
+_PR_SET_SECCOMP = 22
 _running = []
 
 
@@ -66,6 +68,37 @@ def _turn_signal_into_exit(number, _frame):
 
 
 signal.signal(signal.SIGTERM, _turn_signal_into_exit)
+
+
+def keep_capabilities(*numbers):
+    """For preexec: a root process with these capabilities alone (capability.h has the numbers)."""
+    def drop():
+        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as f:
+            last = int(f.read())
+        for cap in range(last + 1):
+            if cap not in numbers and _libc.prctl(_PR_CAPBSET_DROP, cap, 0, 0, 0) != 0:
+                os._exit(1)
+    return drop  # what exec() gives to root is what the bounding set still has
+
+
+def forbid_call(number):
+    """For preexec: a system call that seccomp answers with EPERM (x86_64 or generic numbers)."""
+    class Filter(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+    def instruction(code, yes, no, k):
+        return struct.pack("=HBBI", code, yes, no, k)
+    code = (instruction(0x20, 0, 0, 0)              # load the call's number
+            + instruction(0x15, 0, 1, number)       # is it this one?
+            + instruction(0x06, 0, 0, 0x00050001)   # SECCOMP_RET_ERRNO, EPERM
+            + instruction(0x06, 0, 0, 0x7fff0000))  # SECCOMP_RET_ALLOW
+    memory = ctypes.create_string_buffer(code, len(code))
+
+    def forbid():
+        program_of = Filter(len(code) // 8, ctypes.addressof(memory))
+        if _libc.prctl(_PR_SET_SECCOMP, 2, ctypes.byref(program_of), 0, 0) != 0:
+            os._exit(1)
+    return forbid
 
 
 class Process:

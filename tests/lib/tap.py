@@ -24,6 +24,10 @@ import time
 import traceback
 
 
+# A safety net for everything that is waited for; sanitizer builds on busy machines are slow.
+TIMEOUT_S = float(os.environ.get("KVMSTATD_TEST_TIMEOUT", "60"))
+
+
 class Skip(Exception):
     """Raised by skip(): the test could not run here, and says why."""
 
@@ -77,7 +81,7 @@ def between(low, value, high, what="value"):
         raise AssertionError(f"{what}: {value!r} is not within [{low!r}, {high!r}]")
 
 
-def wait_for(condition, timeout_s=20, every_s=0.05, what="what the test waits for"):
+def wait_for(condition, timeout_s=TIMEOUT_S, every_s=0.05, what="what the test waits for"):
     """Poll until condition() is true and return its value. The timeout is a safety net, no bar."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -199,6 +199,97 @@ START_TEST(blocks_are_what_the_stats_fds_say)
 }
 END_TEST
 
+static struct bpf_wanted find_wanted(struct bpf_source *source, pid_t pid, int vcpu)
+{
+    struct bpf_wanted wanted = {0};
+    struct bpf_kvm_file *files;
+    size_t n;
+    ck_assert_int_eq(bpf_source_list(source, &files, &n), 0);
+    for (size_t i = 0; i < n; i++) {
+        if ((pid_t)files[i].tgid == pid && files[i].vcpu_id == vcpu)
+            bpf_source_wanted(source, vcpu < 0 ? SCOPE_VM : SCOPE_VCPU, &files[i], &wanted);
+    }
+    free(files);
+    return wanted;
+}
+
+/* Nobody holds these VMs for us: what is copied is what the iterator comes by. */
+START_TEST(blocks_are_copied_by_their_files)
+{
+    require_bpf();
+    enum {
+        ELEMENT = 2048,
+        FRAME_ELEMENTS = 8,
+    };
+    struct bpf_source *source = open_source();
+    struct bpf_sweep *sweep;
+    struct bpf_error error;
+    const struct schema *schemas[2];
+    struct schema_table table;
+    struct kvmtest_vms *vms = kvmtest_start("--vms", "2", "--vcpus", "2", "--load", "mix", NULL);
+    pid_t pid = vms->vms[0].pid, other = vms->vms[1].pid;
+    schema_table_init(&table);
+    ck_assert_int_eq(bpf_source_schemas(&table, schemas, &error), 0);
+    ck_assert_int_eq(bpf_sweep_new(5, 2, FRAME_ELEMENTS, ELEMENT, &sweep, &error), 0);
+    ck_assert_msg(bpf_sweep_add_files(sweep, &error) == 0, "%s", error.message);
+
+    uint32_t vm_bytes = schemas[SCOPE_VM]->data_bytes, bytes = schemas[SCOPE_VCPU]->data_bytes;
+    struct bpf_wanted vcpu1 = find_wanted(source, other, 1), stranger = find_wanted(source, pid, 1);
+    struct bpf_wanted vm = find_wanted(source, pid, -1), vcpu0 = find_wanted(source, pid, 0);
+    struct bpf_wanted nobody = vcpu1;
+    stranger.owner = other; /* at its place there is now what somebody else has made */
+    nobody.object = 0xdead0000;
+    bpf_sweep_set_wanted(sweep, 0, &vm, vm_bytes, 1);
+    bpf_sweep_set_wanted(sweep, 1, &vcpu0, bytes, 2);
+    bpf_sweep_set_wanted(sweep, 2, &stranger, bytes, 3);
+    bpf_sweep_set_wanted(sweep, 3, &nobody, bytes, 4);
+    bpf_sweep_set_wanted(sweep, 4, &vcpu1, bytes, 5);
+
+    int vm_fd = kvmtest_borrow_one(pid, -1), vcpu_fd = kvmtest_borrow_one(pid, 0);
+    int other_fd = kvmtest_borrow_one(other, 1);
+    const struct kvmstats_desc *exits = kvmstats_schema_find(schemas[SCOPE_VCPU]->decoded, "exits");
+    /* The sweep over pinned blocks leaves them alone. */
+    ck_assert_int_eq(bpf_sweep_run(sweep, 0, 0, 5), 0);
+    ck_assert_uint_eq(kvmstats_value(exits, (char *)bpf_sweep_frame(sweep, 0) + 2 * ELEMENT, 0), 0);
+    for (uint32_t frame = 0; frame < 2; frame++) {
+        const char *memory = bpf_sweep_frame(sweep, frame);
+        char block[1024], nothing[ELEMENT] = {0};
+        uint64_t low = kvmtest_value(vcpu_fd, "exits", 0);
+        uint64_t other_low = kvmtest_value(other_fd, "exits", 0);
+        ck_assert_int_eq(bpf_sweep_run_files(sweep, frame), 3);
+        uint64_t high = kvmtest_value(vcpu_fd, "exits", 0);
+        uint64_t other_high = kvmtest_value(other_fd, "exits", 0);
+        uint64_t value = kvmstats_value(exits, memory + 2 * ELEMENT, 0);
+        uint64_t other_value = kvmstats_value(exits, memory + 5 * ELEMENT, 0);
+        ck_assert_uint_ge(value, low);
+        ck_assert_uint_le(value, high);
+        ck_assert_uint_ge(other_value, other_low);
+        ck_assert_uint_le(other_value, other_high);
+        ck_assert_int_eq(pread(vm_fd, block, vm_bytes, (off_t)schemas[SCOPE_VM]->data_offset),
+                         (ssize_t)vm_bytes);
+        ck_assert_mem_eq(memory + ELEMENT, block, vm_bytes);
+        for (uint32_t i = 0; i < 5; i++)
+            ck_assert_int_eq(bpf_sweep_seen(sweep, i), i != 2 && i != 3);
+        ck_assert_mem_eq(memory + 3 * ELEMENT, nothing, ELEMENT);
+        ck_assert_mem_eq(memory + 4 * ELEMENT, nothing, ELEMENT);
+    }
+    /* What is not wanted any more is not copied, each way. */
+    bpf_sweep_set(sweep, 0, 0, 0, 0);
+    ck_assert_int_eq(bpf_sweep_run_files(sweep, 0), 2);
+    ck_assert(!bpf_sweep_seen(sweep, 0));
+    bpf_sweep_forget_files(sweep);
+    ck_assert_int_eq(bpf_sweep_run_files(sweep, 0), 0);
+    ck_assert(!bpf_sweep_seen(sweep, 4));
+    close(vm_fd);
+    close(vcpu_fd);
+    close(other_fd);
+    bpf_sweep_free(sweep);
+    schema_table_deinit(&table);
+    bpf_source_free(source);
+    kvmtest_stop(vms);
+}
+END_TEST
+
 #endif
 
 static Suite *suite(void)
@@ -211,6 +302,7 @@ static Suite *suite(void)
     tcase_add_test(tc, names_are_not_believed);
     tcase_add_test(tc, scratch_vm_tells_the_schema);
     tcase_add_test(tc, blocks_are_what_the_stats_fds_say);
+    tcase_add_test(tc, blocks_are_copied_by_their_files);
 #else
     tcase_add_test(tc, no_bpf);
 #endif
