@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-target_link_libraries(${name} PRIVATE kvmtest)
+target_link_libraries(${name} PRIVATE kvmtest handoff)

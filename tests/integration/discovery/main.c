@@ -9,5 +9,5 @@ int main(void)
     if (!getenv("KVMSTATD_TEST_LOG"))
         log_set_level(LOG_LEVEL_ERROR);
     return testing_run(suite_looks(), suite_shared(), suite_refused(), suite_events(),
-                       suite_random(), NULL);
+                       suite_random(), suite_handed(), NULL);
 }

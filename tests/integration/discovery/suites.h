@@ -8,3 +8,4 @@ Suite *suite_shared(void);
 Suite *suite_refused(void);
 Suite *suite_events(void);
 Suite *suite_random(void);
+Suite *suite_handed(void);
