@@ -154,6 +154,7 @@ static void sink_removes_all(void)
 {
     /* The sampler would tell: the VMM has exited. */
     discovery_stop(rig.discovery);
+    given_collect(rig.discovery->given); /* if the thread was stopped before it had noticed */
     rig_look(&rig);
 }
 
