@@ -19,6 +19,10 @@
 #define KVM_GET_STATS_FD _IO(KVMIO, 0xce)
 #endif
 
+enum {
+    VMS_MAX = 2,
+};
+
 static struct rig rig;
 static char folder[64], path[96];
 
@@ -52,12 +56,11 @@ static void die_unless(bool good)
         _exit(1);
 }
 
-static void make_and_give(int kvm, struct kvmstatd_handoff *handoff, unsigned vcpus, bool pinned)
+static void give(struct kvmstatd_handoff *handoff, int vm, unsigned vcpus, bool pinned)
 {
     uint64_t number;
-    int vm = ioctl(kvm, KVM_CREATE_VM, 0);
     int stats = ioctl(vm, KVM_GET_STATS_FD, 0);
-    die_unless(vm >= 0 && stats >= 0);
+    die_unless(stats >= 0);
     die_unless(kvmstatd_handoff_vm_stats(handoff, stats, pinned ? vm : -1, NULL, NULL, &number) ==
                0);
     for (unsigned i = 0; i < vcpus; i++) {
@@ -74,13 +77,17 @@ static pid_t start_vmm(int go, unsigned vms, unsigned vcpus, bool pinned)
     if (pid > 0)
         return pid;
     struct kvmstatd_handoff *handoff;
+    int fds[VMS_MAX];
     char byte;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     die_unless(getppid() == parent && read(go, &byte, 1) == 1);
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     die_unless(kvm >= 0 && kvmstatd_handoff_connect(path, &handoff) == 0);
+    /* All are there before the first is given: a single one would need no telling apart. */
     for (unsigned i = 0; i < vms; i++)
-        make_and_give(kvm, handoff, vcpus, pinned);
+        die_unless((fds[i] = ioctl(kvm, KVM_CREATE_VM, 0)) >= 0);
+    for (unsigned i = 0; i < vms; i++)
+        give(handoff, fds[i], vcpus, pinned);
     for (;;)
         (void)pause();
 }
@@ -147,6 +154,7 @@ static void sink_removes_all(void)
 {
     /* The sampler would tell: the VMM has exited. */
     discovery_stop(rig.discovery);
+    given_collect(rig.discovery->given); /* if the thread was stopped before it had noticed */
     rig_look(&rig);
 }
 
