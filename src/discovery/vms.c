@@ -249,8 +249,24 @@ void vms_let_go(struct discovery *d, struct found_vm *vm, struct vmm *vmm, const
     d->roster_changed = true;
 }
 
+/* A VMM has its VM's vCPUs; a monitor that holds VMs, as kvmstatd does, has none. */
+static bool runs_vcpus(const struct vmm *vmm)
+{
+    for (size_t i = 0; i < vmm->files.n; i++) {
+        if (vmm->files.files[i].kind == KVM_FILE_VCPU)
+            return true;
+    }
+    return false;
+}
+
 void vms_join(struct discovery *d, struct found_vm *vm, struct vmm *vmm, int fd)
 {
+    bool owner_runs = runs_vcpus(vm->owner);
+    if (owner_runs != runs_vcpus(vmm)) {
+        if (!owner_runs)
+            hand_over(d, vm, vmm, fd);
+        return;
+    }
     pid_t tid = vm->creator_tid;
     if (tid && proc_has_thread(d->proc, vm->owner->pid, tid))
         return;
