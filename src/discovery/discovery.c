@@ -296,20 +296,6 @@ void discovery_read_failed(struct discovery *d, void *owner, int32_t vcpu, int e
     looks_add(d, vm->owner->pid, clock_now_ns());
 }
 
-void discovery_read_recovered(struct discovery *d, void *owner, int32_t vcpu)
-{
-    struct found_vm *vm = vm_of(d, owner);
-    struct found_target *target = target_of(vm, vcpu);
-    char what[32];
-
-    if (!target || !target->failing)
-        return;
-    target->failing = false;
-    say_what(vcpu, what, sizeof what);
-    log_info("discovery", "VM %s (pid %d): %s can be read again",
-             vm->log.label ? vm->log.label : "", (int)vm->owner->pid, what);
-}
-
 /* --- rounds --- */
 
 static void take_config(struct discovery *d)

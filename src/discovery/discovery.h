@@ -85,4 +85,3 @@ void discovery_set_config(struct discovery *discovery, struct config *config);
 /* From collect_events(), on the discovery thread. */
 void discovery_vm_exited(struct discovery *discovery, void *owner);
 void discovery_read_failed(struct discovery *discovery, void *owner, int32_t vcpu, int error);
-void discovery_read_recovered(struct discovery *discovery, void *owner, int32_t vcpu);

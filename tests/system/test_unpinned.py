@@ -30,8 +30,7 @@ def daemon_with(*capabilities, config=CONFIG):
 
 
 def has_no_pins(daemon):
-    links = [os.readlink(f"/proc/{daemon.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{daemon.pid}/fd")]
-    return not any(link.startswith("anon_inode:kvm") for link in links)
+    return not any(link.startswith("anon_inode:kvm") for link in lab.fd_links(daemon.pid))
 
 
 @t.test("every value lies between two own reads, though the daemon may not even list the VMMs' fds")

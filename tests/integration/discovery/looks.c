@@ -272,7 +272,6 @@ START_TEST(sampler_says_exited)
     ck_assert_ptr_null(rig_vm(&rig, pid));
     discovery_vm_exited(rig.discovery, owner);
     discovery_read_failed(rig.discovery, owner, 0, -EIO);
-    discovery_read_recovered(rig.discovery, owner, 0);
     rig_look(&rig);
     ck_assert_uint_eq(rig.added, 1);
     ck_assert_uint_eq(rig.removed, 1);
