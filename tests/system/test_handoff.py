@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VMs that are handed over: by the preload shim under VMMs that know nothing of it, by the client that
-the protocol's document shows, by a hostile one."""
+"""VMs that are handed over: by the preload shim under VMMs that know nothing of it, and by the client
+that the protocol's document shows."""
 
-import array
-import contextlib
-import fcntl
 import os
 import re
-import resource
 import signal
-import socket
 import struct
 import subprocess
 import tempfile
@@ -19,87 +14,10 @@ import kvmfd
 import lab
 import tap
 from exposed import OPENMETRICS, first_sample, held_between, row, series, shown
+from handing import CLIENT, FAST, HANDOFF, KvmHere, demo_under_shim, info, kvm_files, place, \
+    preloaded, qemu_under_shim, rejected, socket_config, whole
 
 t = tap.Tests()
-
-FAST = "sampling: {interval: 10ms}\n"
-HANDOFF = "discovery: {sources: [handoff], rescan: 200ms}\n"
-
-
-def socket_config(folder, users="[0]"):
-    return f"handoff: {{socket: {folder}/handoff.sock, allow_users: {users}}}\n"
-
-
-@contextlib.contextmanager
-def place():
-    """A folder for a socket that outlives a daemon; everything needs KVM, and root to make VMs."""
-    tap.require_kvm()
-    tap.require_root()
-    with tempfile.TemporaryDirectory(prefix="kvmstatd-handoff-") as folder:
-        yield folder
-
-
-@contextlib.contextmanager
-def preloaded(folder):
-    """Whoever is started here runs under the shim."""
-    shim = os.path.join(lab.BUILD, "lib", "libkvmstatd-preload.so")
-    tap.check(os.path.exists(shim), f"{shim} was not built")
-    added = {
-        "LD_PRELOAD": shim,
-        "KVMSTATD_HANDOFF_SOCKET": f"{folder}/handoff.sock",
-        # A program built with a sanitizer wants its runtime to come first.
-        "ASAN_OPTIONS": ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"),
-                                               "verify_asan_link_order=0"])),
-    }
-    before = {key: os.environ.get(key) for key in added}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
-def demo_under_shim(folder, **kwargs):
-    with preloaded(folder):
-        return lab.DemoVms(stats_fds="none", **kwargs)
-
-
-def qemu_under_shim(folder, **kwargs):
-    with preloaded(folder):
-        return lab.Qemu(**kwargs)
-
-
-def info(daemon, vm):
-    """The sources of a shown VM."""
-    match = re.search(f'^kvm_vm_info{{vm="{vm}",.*source="([^"]*)"}}', daemon.metrics(), re.M)
-    return match and match[1]
-
-
-def whole(daemon, vm, pid, vcpus):
-    """Wait until a VM is read with both scopes."""
-    first_sample(daemon, vm)
-    tap.wait_for(lambda: (r := row(daemon, pid))["vcpus_read"] == vcpus and r["vm_scope_read"],
-                 lab.TIMEOUT_S, 0.01, f"all of {vm}")
-
-
-def rejected(daemon, reason):
-    return int(series(daemon)[f'kvmstatd_handoff_rejected_total{{reason="{reason}"}}'])
-
-
-def client_of_the_document():
-    """The Python client that docs/handoff-protocol.md shows is what we test with."""
-    with open(os.path.join(lab.SOURCE, "docs/handoff-protocol.md"), encoding="utf-8") as f:
-        code = re.search(r"```python\n(.*?)```", f.read(), re.S)[1]
-    namespace = {}
-    exec(code, namespace)  # pylint: disable=exec-used
-    return namespace
-
-
-CLIENT = client_of_the_document()
 
 
 @t.test("an unmodified VMM under the shim: every value lies between two own reads")
@@ -225,17 +143,6 @@ def _():
             tap.equal(row(daemon, os.getpid())["vcpus_read"], 2)
             tap.equal(client.ask(4, struct.pack("=Q", number)), CLIENT["ACCEPTED"])
             wait_source("bpf")
-
-
-def kvm_files(pid):
-    """{link: [fd…]} of a process's KVM files."""
-    found = {}
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            link = os.readlink(f"/proc/{pid}/fd/{fd}")
-            if link.startswith("anon_inode:kvm-"):
-                found.setdefault(link, []).append(int(fd))
-    return found
 
 
 @t.test("several VMs in one process are told apart, and one that is closed is let go")
@@ -391,88 +298,6 @@ def _():
         tap.wait_for(lambda: not shown(daemon, "na"), what="the VM to go")
 
 
-class KvmHere:
-    """VMs in this very process."""
-
-    def __init__(self):
-        self.kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-        self.fds = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_exc):
-        for link_fds in kvm_files(os.getpid()).values():
-            for fd in link_fds:
-                os.close(fd)
-        os.close(self.kvm)
-
-    def vm(self):
-        return fcntl.ioctl(self.kvm, kvmfd.KVM_CREATE_VM, 0)
-
-    @staticmethod
-    def vcpu(vm, number):
-        return fcntl.ioctl(vm, kvmfd.KVM_CREATE_VCPU, number)
-
-
-REASONS = {3: "malformed", 5: "not_stats_fd", 6: "fds", 7: "unknown_vm", 8: "exists",
-           10: "not_yours"}
-
-
-def answer(client):
-    """"accepted", or the reason of a refusal."""
-    message = client.socket.recv(4096)
-    kind = struct.unpack_from(CLIENT["HEADER"], message)[3]
-    return "accepted" if kind == CLIENT["ACCEPTED"] else REASONS[
-        struct.unpack_from("=I", message, 16)[0]]
-
-
-@t.test("what comes close to a stats file is none: O_PATH, copies, other KVM files, others' files")
-def _():
-    with place() as folder, lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon, \
-            KvmHere() as kvm:
-        vm = kvm.vm()
-        vcpu = kvm.vcpu(vm, 0)
-        stats = fcntl.ioctl(vm, kvmfd.KVM_GET_STATS_FD, 0)
-        vcpu_stats = fcntl.ioctl(vcpu, kvmfd.KVM_GET_STATS_FD, 0)
-        path = os.open(f"/proc/self/fd/{stats}", os.O_PATH)
-        vm_path = os.open(f"/proc/self/fd/{vm}", os.O_PATH)
-        tap.equal(os.readlink(f"/proc/self/fd/{path}"), "anon_inode:kvm-vm-stats")
-        copy = os.memfd_create("anon_inode:kvm-vm-stats")
-        os.write(copy, os.pread(stats, 1 << 20, 0))
-
-        def give(*fds, number=1, kind=2, vcpu_id=0):
-            client = CLIENT["Handoff"](f"{folder}/handoff.sock")
-            body = struct.pack("=Qii", number, -1, -1) if kind == 2 else struct.pack(
-                "=QIi", number, vcpu_id, -1)
-            send(client.socket, header(kind, 32) + body, fds)
-            return client
-        for fds in ((path,), (copy,), (vm,), (vcpu,), (kvm.kvm,), (vcpu_stats,), (path, vm),
-                    (stats, vm_path), (stats, stats), (vm, vm), (stats, copy), (stats, vcpu)):
-            tap.equal(answer(give(*fds)), "not_stats_fd", f"{fds}")
-        for fds, number in (((stats,), 0), ((vcpu_stats,), 1), ((vcpu,), 0), ((vm,), 0)):
-            tap.equal(answer(give(*fds, kind=3, vcpu_id=number)), "not_stats_fd", f"{fds}")
-        os.close(path)
-        os.close(vm_path)
-        # The daemon looks when we have closed it: then it is not ours.
-        daemon.kill(signal.SIGSTOP)
-        others = os.dup(stats)
-        os.close(stats)
-        client = CLIENT["Handoff"].__new__(CLIENT["Handoff"])
-        client.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        client.socket.connect(f"{folder}/handoff.sock")
-        send(client.socket, header(1, 16))
-        send(client.socket, header(2, 32) + struct.pack("=Qii", 1, -1, -1), (others,))
-        send(client.socket, header(2, 32) + struct.pack("=Qii", 2, others, vm), (others, vm))
-        os.close(others)
-        daemon.kill(signal.SIGCONT)
-        client.socket.recv(4096)  # WELCOME
-        tap.equal(answer(client), "not_yours")
-        tap.equal(answer(client), "accepted")  # by the VM's own file
-        tap.wait_for(lambda: row(daemon, os.getpid()).get("vm_scope_read"),
-                     what="the VM")
-
-
 @t.test("a user who may not is refused, and his VM listed with what would help")
 def _():
     with place() as folder, \
@@ -487,99 +312,6 @@ def _():
         whole(daemon, "stranger", pid, 1)
         daemon.reload(HANDOFF + FAST + socket_config(folder, "[65533]"))
         tap.wait_for(lambda: not shown(daemon, "stranger"), what="what he gave to go")
-
-
-def send(sock, message, fds=()):
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
-        sock.sendmsg([message], rights, socket.MSG_DONTWAIT)
-
-
-def connected(folder):
-    """A connection, if there is one to be had now."""
-    try:
-        return CLIENT["Handoff"](f"{folder}/handoff.sock")
-    except (AssertionError, OSError):
-        return None
-
-
-def header(kind, length):
-    return struct.pack(CLIENT["HEADER"], CLIENT["MAGIC"], 1, 0, kind, length, 1)
-
-
-def in_a_child(function, *args):
-    """One process has few connections: so an attacker has many processes."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function(*args)
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-
-
-def attack(folder, stats_copy):
-    """Everything that a peer can do."""
-    vm = header(2, 32) + struct.pack("=Qii", 1, -1, -1)
-    vcpu = header(3, 32) + struct.pack("=QIi", 1, 0, -1)
-    fifo = os.path.join(folder, "fifo")
-    if not os.path.exists(fifo):
-        os.mkfifo(fifo)
-    files = [os.memfd_create("anon_inode:kvm-vm-stats"), os.open(folder, os.O_PATH),
-             os.open("/", os.O_RDONLY | os.O_DIRECTORY), socket.socket(socket.AF_UNIX).detach(),
-             os.open(fifo, os.O_RDWR | os.O_NONBLOCK), os.eventfd(1), *os.pipe()]
-    os.write(files[0], stats_copy)
-    try:
-        sent = [(message, [fd]) for fd in files for message in (vm, vcpu)]
-        sent += [(vm, files[:1] * 253)] + [(vm[:cut], files[:1]) for cut in range(len(vm))]
-        for message, fds in sent:
-            client = connected(folder)
-            if client:
-                send(client.socket, message, fds)
-                client.socket.close()
-    finally:
-        for fd in files:
-            os.close(fd)
-
-
-@t.test("under attack: the ticks go on, nothing of it is read or kept, others are served")
-def _():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    config = ("sampling: {interval: 100ms}\n" +
-              "discovery: {sources: [handoff, statsfd], rescan: 500ms}\n")
-    with place() as folder, lab.DemoVms(vms=10, vcpus=2, name="calm") as calm, \
-            lab.Daemon(config + socket_config(folder)) as daemon:
-        for vm, pid in calm.vms:
-            whole(daemon, vm, pid, 2)
-        [number] = {fd for n, fd in kvmfd.stats_fds(calm.vms[0][1]).items() if n == -1}
-        with kvmfd.StatsFile(calm.vms[0][1], number) as stats:
-            copy = os.pread(stats.fd, 1 << 20, 0)
-        fds, before = daemon.n_fds(), series(daemon)
-        silent = []
-        for _ in range(10000):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(f"{folder}/handoff.sock")
-            silent.append(sock)
-            if len(silent) % 1000 == 0:
-                in_a_child(attack, folder, copy)
-        for sock in silent:
-            sock.close()
-        never_reads = tap.wait_for(lambda: connected(folder), what="a connection")
-        for _ in range(5000):
-            send(never_reads.socket, header(4, 24) + struct.pack("=Q", 1))
-        with demo_under_shim(folder, vcpus=2, name="served") as demo:
-            whole(daemon, "served", demo.vms[0][1], 2)
-        never_reads.socket.close()
-        after = series(daemon)
-        for reason in ("not_stats_fd", "too_many_fds", "bad_message", "limit"):
-            key = f'kvmstatd_handoff_rejected_total{{reason="{reason}"}}'
-            tap.check(after[key] > before[key], f"none was counted as {reason}")
-        tap.equal(after["kvmstatd_ticks_missed_total"], before["kvmstatd_ticks_missed_total"],
-                  "missed ticks")
-        tap.wait_for(lambda: daemon.n_fds() <= fds, what="all fds to be closed")
-        tap.check(daemon.running(), daemon.errors())
-        tap.check(daemon.errors().count("\n") < 400, "the log is flooded")
 
 
 @t.test("the shim does not change what a VMM does: results, errno, a missing file")
