@@ -32,4 +32,5 @@ else()
 endif()
 
 # asm/types.h stands in the multiarch folder, where clang does not look when it builds for BPF.
-set(KVMSTATD_MULTIARCH_INCLUDE /usr/include/${CMAKE_C_LIBRARY_ARCHITECTURE})
+set(KVMSTATD_MULTIARCH_INCLUDE
+  ${CMAKE_SYSROOT}/usr/include/${CMAKE_C_LIBRARY_ARCHITECTURE})

@@ -4,11 +4,24 @@
 
 add_library(kvmstatd_options INTERFACE)
 target_compile_definitions(kvmstatd_options INTERFACE _GNU_SOURCE)
+# Offsets and times of 64 bits, on machines of 32 bits too.
+target_compile_definitions(kvmstatd_options INTERFACE _FILE_OFFSET_BITS=64 _TIME_BITS=64)
 target_compile_options(kvmstatd_options INTERFACE
   -Wall -Wextra -Wshadow -Wformat=2 -Wundef -Wvla -Wpointer-arith -Wcast-qual -Wnull-dereference
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum>
   -fno-common -fstack-protector-strong)
 target_link_libraries(kvmstatd_options INTERFACE Threads::Threads)
+# Compilers of some architectures (riscv64 before GCC 13) leave exchanges of bytes to a library; it is
+# linked statically, so that programs need no package for it.
+include(CheckCSourceCompiles)
+check_c_source_compiles("
+  #include <stdatomic.h>
+  #include <stdbool.h>
+  atomic_bool flag;
+  int main(void) { return atomic_exchange(&flag, true); }" KVMSTATD_ATOMICS_INLINE)
+if(NOT KVMSTATD_ATOMICS_INLINE)
+  target_link_libraries(kvmstatd_options INTERFACE -Wl,--push-state,-Bstatic -latomic -Wl,--pop-state)
+endif()
 if(KVMSTATD_WERROR)
   target_compile_options(kvmstatd_options INTERFACE -Werror)
 endif()

@@ -41,7 +41,7 @@ static inline char *buffer_reserve(struct buffer *b, size_t more)
 
 static inline void buffer_put(struct buffer *b, const void *bytes, size_t len)
 {
-    char *to = buffer_reserve(b, len);
+    char *to = len ? buffer_reserve(b, len) : NULL; /* nothing needs no room */
     if (to) {
         memcpy(to, bytes, len);
         b->len += len;

@@ -44,12 +44,19 @@ static int proc_path(char path[PATH_BYTES], pid_t pid, const char *name)
  * host; so the file is searched piecewise. A piece keeps the end of the one before it, in case the
  * line is cut.
  */
-static int boot_time_read(int dir_fd, int64_t *ret_boot_wall_ns)
+static int boot_time_read(int dir_fd, bool is_real, int64_t *ret_boot_wall_ns)
 {
     enum {
         KEEP = 32
     };
     CLEANUP_FD int fd = openat(dir_fd, "stat", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT && is_real) {
+        /* Mounted with subset=pid (systemd's ProcSubset=). It is these two clocks in whole seconds.
+         */
+        int64_t boot_ns = clock_read_ns(CLOCK_REALTIME) - clock_read_ns(CLOCK_BOOTTIME);
+        *ret_boot_wall_ns = boot_ns / NSEC_PER_SEC * NSEC_PER_SEC;
+        return 0;
+    }
     if (fd < 0)
         return -errno;
     CLEANUP_FREE char *text = malloc(BTIME_BYTES_MAX + 1);
@@ -87,7 +94,7 @@ int proc_open(const char *prefix, struct proc *ret_proc)
     if (fd < 0)
         return -errno;
     int64_t boot_wall_ns = 0;
-    int r = boot_time_read(fd, &boot_wall_ns);
+    int r = boot_time_read(fd, !*prefix, &boot_wall_ns);
     if (r < 0)
         return r;
     *ret_proc = (struct proc){
@@ -180,11 +187,21 @@ int proc_tgid(const struct proc *proc, pid_t tid, pid_t *ret_tgid)
     return 0;
 }
 
+/*
+ * Returns 0 or -errno. Not by faccessat(): that one looks with the capabilities of the real user,
+ * which for all but root are none, and so does not see what CAP_SYS_PTRACE lets us see.
+ */
+static int look_for(const struct proc *proc, const char *path)
+{
+    struct stat st;
+    return fstatat(proc->dir_fd, path, &st, 0) < 0 ? -errno : 0;
+}
+
 bool proc_has_thread(const struct proc *proc, pid_t pid, pid_t tid)
 {
     char path[PATH_BYTES];
     int n = snprintf(path, sizeof path, "%d/task/%d", (int)pid, (int)tid);
-    return n > 0 && (size_t)n < sizeof path && faccessat(proc->dir_fd, path, F_OK, 0) == 0;
+    return n > 0 && (size_t)n < sizeof path && look_for(proc, path) == 0;
 }
 
 int proc_mark_read(const struct proc *proc, pid_t pid, struct proc_mark *ret_mark)
@@ -209,6 +226,12 @@ bool proc_counts_fds(const struct proc *proc)
 {
     struct proc_mark mark; /* of ourselves: we hold at least proc->dir_fd */
     return proc_mark_read(proc, getpid(), &mark) == 0 && mark.n_fds > 0;
+}
+
+bool proc_hides_others(const struct proc *proc)
+{
+    /* Every PID name space has a process 1. */
+    return proc_is_real(proc) && look_for(proc, "1") == -ENOENT;
 }
 
 bool proc_is_real(const struct proc *proc)

@@ -54,6 +54,8 @@ MUST_USE int proc_mark_read(const struct proc *proc, pid_t pid, struct proc_mark
 
 /* Whether the kernel tells the number of fds in a mark. */
 bool proc_counts_fds(const struct proc *proc);
+/* Whether other users' processes are not even there (hidepid=2 and we are not privileged). */
+bool proc_hides_others(const struct proc *proc);
 /* Whether this is the kernel's own /proc, not a recorded tree. */
 bool proc_is_real(const struct proc *proc);
 

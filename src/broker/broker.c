@@ -11,10 +11,13 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+
+#include "fdinfo.h"
 
 enum {
     LINK_BYTES = 64, /* the longest text of a KVM file is "anon_inode:kvm-vcpu-stats:2147483647" */
@@ -26,17 +29,33 @@ enum {
 struct broker {
     const struct proc *proc;
     int self_fds; /* /proc/self/fd: always the real one */
+    uint64_t anonymous_inode;
     char *dirents;
     struct bpf_source *bpf; /* owned; NULL before broker_bpf_open() */
     bool safety_known;
     enum stats_fd_safety safety;
 };
 
+/* The inode number that all anonymous files share. Returns 0 or -errno. */
+static int find_anonymous_inode(uint64_t *ret_inode)
+{
+    struct stat st;
+    CLEANUP_FD int fd = epoll_create1(EPOLL_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    *ret_inode = st.st_ino;
+    return 0;
+}
+
 int broker_new(const struct proc *proc, struct broker **ret_broker)
 {
     CLEANUP_FD int self_fds = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (self_fds < 0)
         return -errno;
+    uint64_t anonymous_inode = 0;
+    int r = find_anonymous_inode(&anonymous_inode);
+    if (r < 0)
+        return r;
     CLEANUP_FREE char *dirents = malloc(DIRENTS_BYTES);
     struct broker *broker = calloc(1, sizeof *broker);
     if (!broker || !dirents) {
@@ -45,6 +64,7 @@ int broker_new(const struct proc *proc, struct broker **ret_broker)
     }
     broker->proc = proc;
     broker->self_fds = steal_fd(&self_fds);
+    broker->anonymous_inode = anonymous_inode;
     broker->dirents = steal_ptr(&dirents);
     *ret_broker = broker;
     return 0;
@@ -96,47 +116,107 @@ static int file_compare(const void *a, const void *b)
     return (x->fd > y->fd) - (x->fd < y->fd);
 }
 
+/* What an fd of another process is, by a duplicate of ours: as read_link(), the number is theirs.
+ */
+static int look_at_copy(struct broker *broker, int pidfd, int theirs, struct kvm_file *ret_file)
+{
+    CLEANUP_FD int copy = pidfd_getfd(pidfd, theirs, 0);
+    if (copy < 0)
+        return errno == EBADF ? -ENOENT : -errno;
+    int r = broker_identify(broker, copy, ret_file);
+    if (r > 0)
+        ret_file->fd = theirs;
+    return r;
+}
+
+/* One folder of a process, by which its fds are told. */
+struct listing {
+    struct broker *broker;
+    int dir_fd; /* of /proc/PID/fd, or … */
+    int pidfd;  /* … of /proc/PID/fdinfo, with this one; else -1 */
+    size_t capacity;
+    struct kvm_file_list *list;
+};
+
+/* As read_link(), where links cannot be read: see fdinfo.c. */
+static int read_fdinfo(const struct listing *listing, const char *name, struct kvm_file *ret_file)
+{
+    char text[FDINFO_BYTES];
+    CLEANUP_FD int fd = openat(listing->dir_fd, name, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (n < 0)
+        return -errno;
+    text[n] = '\0';
+    if (!fdinfo_may_be_kvm(text, listing->broker->anonymous_inode))
+        return 0;
+    return look_at_copy(listing->broker, listing->pidfd, atoi(name), ret_file);
+}
+
 /* One getdents64() full of fds. */
-static int list_entries(int dir_fd, const char *dirents, size_t len, struct kvm_file_list *list,
-                        size_t *capacity)
+static int list_entries(struct listing *listing, size_t len)
 {
     for (size_t at = 0; at < len;) {
-        const struct dirent64 *entry = (const void *)(dirents + at);
+        const struct dirent64 *entry = (const void *)(listing->broker->dirents + at);
         struct kvm_file file;
         at += entry->d_reclen;
         if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
             continue;
-        list->n_fds++;
-        int r = read_link(dir_fd, entry->d_name, &file);
+        listing->list->n_fds++;
+        int r = listing->pidfd < 0 ? read_link(listing->dir_fd, entry->d_name, &file)
+                                   : read_fdinfo(listing, entry->d_name, &file);
         if (r == -ENOENT)
             continue; /* closed meanwhile */
         if (r == 1)
-            r = list_append(list, capacity, &file);
+            r = list_append(listing->list, &listing->capacity, &file);
         if (r < 0)
             return r;
     }
     return 0;
 }
 
-static int list_fds(struct broker *broker, pid_t pid, struct kvm_file_list *list)
+static int list_folder(struct listing *listing)
 {
-    char path[PATH_BYTES];
-    size_t capacity = 0;
-
-    (void)snprintf(path, sizeof path, "%d/fd", (int)pid);
-    CLEANUP_FD int dir_fd = openat(broker->proc->dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir_fd < 0)
-        return -errno;
     for (;;) {
-        ssize_t len = getdents64(dir_fd, broker->dirents, DIRENTS_BYTES);
+        ssize_t len = getdents64(listing->dir_fd, listing->broker->dirents, DIRENTS_BYTES);
         if (len < 0)
             return -errno;
         if (len == 0)
             return 0;
-        int r = list_entries(dir_fd, broker->dirents, (size_t)len, list, &capacity);
+        int r = list_entries(listing, (size_t)len);
         if (r < 0)
             return r;
     }
+}
+
+/* Returns the folder's fd or -errno. */
+static int open_folder(const struct broker *broker, pid_t pid, const char *name)
+{
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%d/%s", (int)pid, name);
+    int fd = openat(broker->proc->dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int list_fds(struct broker *broker, pid_t pid, struct kvm_file_list *list)
+{
+    CLEANUP_FD int dir_fd = open_folder(broker, pid, "fd");
+    CLEANUP_FD int pidfd = -1;
+    if (dir_fd == -EACCES) {
+        dir_fd = open_folder(broker, pid, "fdinfo");
+        if (dir_fd < 0)
+            return dir_fd;
+        pidfd = pidfd_open(pid, 0);
+        if (pidfd < 0)
+            return -errno;
+    }
+    if (dir_fd < 0)
+        return dir_fd;
+    return list_folder(&(struct listing){
+        .broker = broker,
+        .dir_fd = dir_fd,
+        .pidfd = pidfd,
+        .list = list,
+    });
 }
 
 int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list *ret_list)
@@ -148,7 +228,7 @@ int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list *ret_list
     if (r == -ENOENT)
         return -ESRCH;
     /* The kernel says "not allowed" of a process that has just ended, too. */
-    if (r == -EACCES && proc_stat_read(broker->proc, pid, &stat) == -ESRCH)
+    if ((r == -EACCES || r == -EPERM) && proc_stat_read(broker->proc, pid, &stat) == -ESRCH)
         return -ESRCH;
     if (r < 0)
         return r;
@@ -164,11 +244,20 @@ static bool is_stats(enum kvm_file_kind kind)
     return kind == KVM_FILE_VM_STATS || kind == KVM_FILE_VCPU_STATS;
 }
 
+bool broker_fds_are_short(int fd)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return false;
+    rlim_t reserved =
+        MIN_OF((rlim_t)BROKER_FDS_RESERVED, limit.rlim_cur / BROKER_FDS_RESERVED_SHARE);
+    return (rlim_t)fd >= limit.rlim_cur - reserved;
+}
+
 static int borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)
 {
     char name[PATH_BYTES];
     struct kvm_file found = {0};
-    struct rlimit limit;
 
     CLEANUP_FD int fd = pidfd_getfd(pidfd, file->fd, 0);
     if (fd < 0)
@@ -179,9 +268,7 @@ static int borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
         return r;
     if (r == 0 || found.kind != file->kind || found.vcpu != file->vcpu)
         return -ESTALE;
-    /* The kernel gives the lowest free number: one near the limit means that few are left. */
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 2 * BROKER_FDS_RESERVED &&
-        (rlim_t)fd >= limit.rlim_cur - BROKER_FDS_RESERVED)
+    if (broker_fds_are_short(fd))
         return -EMFILE;
     *ret_fd = steal_fd(&fd);
     return 0;

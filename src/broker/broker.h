@@ -41,7 +41,14 @@ bool kvm_file_parse(const char *link, size_t len, enum kvm_file_kind *ret_kind, 
 enum {
     /* Of our own fds, kept for what is not borrowed: scrapes, /proc, sockets. */
     BROKER_FDS_RESERVED = 256,
+    BROKER_FDS_RESERVED_SHARE = 3, /* where there are few: one in so many */
 };
+
+/*
+ * Whether only those are left. The kernel gives the lowest free number, so what `fd`, the newest,
+ * is called tells how many are open.
+ */
+bool broker_fds_are_short(int fd);
 
 struct broker;
 /* `proc` is borrowed. */
@@ -49,14 +56,17 @@ MUST_USE int broker_new(const struct proc *proc, struct broker **ret_broker);
 void broker_free(struct broker *broker);
 DEFINE_CLEANUP(struct broker *, broker_free)
 
-/* Returns 0, -ESRCH (gone), -EACCES or -EPERM (not allowed), or another -errno. */
+/*
+ * Where the process is another user's and we have CAP_SYS_PTRACE alone, its anonymous files of
+ * unknown kind are duplicated for a moment, to see what they are: fdinfo.c. Returns 0, -ESRCH
+ * (gone), -EACCES or -EPERM (not allowed), or another -errno. */
 MUST_USE int broker_list(struct broker *broker, pid_t pid, struct kvm_file_list *ret_list);
 /*
  * A duplicate of the process's fd, checked after the fact to be the stats file that was asked for
  * (the process may have put another file at that number meanwhile): otherwise it is closed unread.
  * `pidfd` is borrowed; the result is the caller's. Returns 0, -ESTALE (another file or none),
- * -ESRCH, -EPERM, -EMFILE (also when only BROKER_FDS_RESERVED are left), -EINVAL (no stats file was
- * asked for) or another -errno.
+ * -ESRCH, -EPERM, -EMFILE (also when broker_fds_are_short()), -EINVAL (no stats file was asked for)
+ * or another -errno.
  */
 MUST_USE int broker_borrow(struct broker *broker, int pidfd, const struct kvm_file *file,
                            int *ret_fd);

@@ -6,14 +6,11 @@
  */
 #include "config.h"
 
-#include <fcntl.h>
 #include <fnmatch.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "file.h"
 #include "parse.h"
-#include "reader.h"
 #include "schema.h"
 
 int config_defaults(struct config **ret_config)
@@ -73,19 +70,12 @@ bool config_equal(const struct config *a, const struct config *b)
     return schema_equal(&schema_root, a, b);
 }
 
-static int refuse_size(const char *name, struct config_error *ret_error)
-{
-    return refuse_file(name, ret_error,
-                       "larger than 1 MiB, which is no configuration; write at most %d bytes",
-                       CONFIG_FILE_MAX_BYTES);
-}
-
 int config_parse(const char *name, const char *text, size_t len, struct config **ret_config,
                  struct config_error *ret_error)
 {
     CLEANUP(cleanup_config_unref) struct config *config = NULL;
     if (len > CONFIG_FILE_MAX_BYTES)
-        return refuse_size(name, ret_error);
+        return file_refuse_size(name, ret_error);
     int r = config_defaults(&config);
     if (r == 0)
         r = parse_yaml(name, text, len, config, ret_error);
@@ -94,52 +84,13 @@ int config_parse(const char *name, const char *text, size_t len, struct config *
     return r;
 }
 
-/* Up to `size` bytes, to the end of the file. A pipe is read as well as a file. */
-static ssize_t read_all(int fd, char *bytes, size_t size)
+int config_load(const char *path, bool regular, struct config **ret_config,
+                struct config_error *ret_error)
 {
-    size_t len = 0;
-    while (len < size) {
-        ssize_t n = read(fd, bytes + len, size - len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        len += (size_t)n;
-    }
-    return (ssize_t)len;
-}
-
-static int refuse_errno(const char *path, int r, const char *what, struct config_error *ret_error)
-{
-    errno = -r;
-    (void)refuse_file(path, ret_error, "cannot be %s: %m", what);
-    return r;
-}
-
-int config_load(const char *path, struct config **ret_config, struct config_error *ret_error)
-{
-    size_t size = (size_t)CONFIG_FILE_MAX_BYTES + 1; /* one more, to see that there is more */
-    struct stat st;
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return refuse_errno(path, -errno, "opened", ret_error);
-    if (fstat(fd, &st) < 0)
-        return refuse_errno(path, -errno, "read", ret_error);
-    if (S_ISDIR(st.st_mode)) {
-        (void)refuse_file(path, ret_error,
-                          "a directory; name a file in it, for example kvmstatd.yaml");
-        return -EISDIR;
-    }
-
-    CLEANUP_FREE char *text = malloc(size);
-    if (!text)
-        return refuse_errno(path, -ENOMEM, "read", ret_error);
-    ssize_t len = read_all(fd, text, size);
-    if (len < 0)
-        return refuse_errno(path, (int)len, "read", ret_error);
-    return config_parse(path, text, (size_t)len, ret_config, ret_error);
+    CLEANUP_FREE char *text = NULL;
+    size_t len;
+    int r = file_read(path, regular, "kvmstatd.yaml", &text, &len, ret_error);
+    return r < 0 ? r : config_parse(path, text, len, ret_config, ret_error);
 }
 
 static bool glob_matches(const char *glob, const char *text)
@@ -180,4 +131,14 @@ bool config_wants_stat(const struct config *config, const char *name)
 {
     return some_match(&config->metrics.include, name) &&
            !some_match(&config->metrics.exclude, name);
+}
+
+bool config_wants_peak(const struct config *config, const char *name)
+{
+    return some_match(&config->bursts.stats, name);
+}
+
+bool config_wants_distribution(const struct config *config, const char *name)
+{
+    return some_match(&config->bursts.distribution, name);
 }

@@ -15,6 +15,11 @@
 #include "cleanup.h"
 #include "log.h"
 
+/* Where something stands in a file. Both 1-based; a column is a character. */
+struct place {
+    size_t line, column;
+};
+
 /* A list of strings (globs, names, addresses). */
 struct string_list {
     size_t n;
@@ -119,8 +124,11 @@ MUST_USE int config_defaults(struct config **ret_config);
  */
 MUST_USE int config_parse(const char *name, const char *text, size_t len,
                           struct config **ret_config, struct config_error *ret_error);
-/* The same from a file; -ENOENT and other errnos of opening it come with *ret_error filled too. */
-MUST_USE int config_load(const char *path, struct config **ret_config,
+/*
+ * The same from a file; -ENOENT and other errnos of opening it come with *ret_error filled too.
+ * `regular`: what is no regular file is refused (-EINVAL), else a pipe may be waited for.
+ */
+MUST_USE int config_load(const char *path, bool regular, struct config **ret_config,
                          struct config_error *ret_error);
 struct config *config_ref(struct config *config);
 void config_unref(struct config *config);
@@ -145,6 +153,9 @@ struct config_verdict config_match(const struct config *config, const char *vm, 
 
 /* A statistic's kernel name is wanted: some include matches and no exclude. */
 bool config_wants_stat(const struct config *config, const char *name);
+/* The same of bursts.stats and bursts.distribution. */
+bool config_wants_peak(const struct config *config, const char *name);
+bool config_wants_distribution(const struct config *config, const char *name);
 
 /* "100ms", "5s", "1h": a decimal number and ns|us|ms|s|m|h. Returns 0, -EINVAL or -ERANGE. */
 MUST_USE int config_parse_duration(const char *text, int64_t *ret_ns);

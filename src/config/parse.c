@@ -13,7 +13,7 @@
 
 struct parse {
     struct reader *reader;
-    struct config *config;
+    struct config *config; /* NULL: another kind of file, which has no rules */
     /* Of each rule its interval, to say later which one was too many. */
     struct place rule_intervals[CONFIG_RULES_MAX];
 };
@@ -40,6 +40,8 @@ static int add_value(struct parse *p, const struct path *path, const struct key 
         return reader_refuse(p->reader, event->at, path,
                              "a value is missing; write for example %s, or \"%s\" for that text",
                              schema_example(key), event->text);
+    if (!key->lines && strchr(event->text, '\n'))
+        return reader_refuse(p->reader, event->at, path, "a text of several lines; write one line");
     int r = key->type->add(key, base, event->text, &reason);
     return r == -EINVAL ? reader_refuse(p->reader, event->at, path, "%s", reason.message) : r;
 }
@@ -160,6 +162,51 @@ static int parse_rules(struct parse *p, const struct path *path, const struct ke
     }
 }
 
+/* A name and its value. Only what was there before is a repeat: the list is searched by `add`. */
+static int parse_pair(struct parse *p, const struct path *path, const struct key *key, void *base,
+                      const struct event *name)
+{
+    struct config_error reason;
+    CLEANUP_EVENT struct event value = {0};
+    if (name->kind != EVENT_VALUE || name->is_empty || strchr(name->text, '\n'))
+        return reader_refuse(p->reader, name->at, path, "a name belongs here; write for example %s",
+                             schema_example(key));
+    int r = reader_next(p->reader, &value);
+    if (r < 0)
+        return r;
+    if (value.kind != EVENT_VALUE || value.is_null || strchr(value.text, '\n'))
+        return reader_refuse(p->reader, value.is_empty ? name->at : value.at, path,
+                             "the value of %s is missing; write for example %s",
+                             quoted(name->text).text, schema_example(key));
+    r = key->add_pair(key, base, name->text, value.text, &reason);
+    return r == -EINVAL ? reader_refuse(p->reader, name->at, path, "%s", reason.message) : r;
+}
+
+static int parse_pairs(struct parse *p, const struct path *path, const struct key *key, void *base,
+                       const struct event *event)
+{
+    if (event->is_null) /* as a section */
+        return 0;
+    if (event->kind != EVENT_SECTION)
+        return reader_refuse(p->reader, event->at, path,
+                             "names and values belong here; write for example %s: %s", key->name,
+                             schema_example(key));
+    for (size_t n = 0;; n++) {
+        CLEANUP_EVENT struct event name = {0};
+        int r = reader_next(p->reader, &name);
+        if (r < 0)
+            return r;
+        if (name.kind == EVENT_SECTION_END)
+            return 0;
+        if (n == key->max_items)
+            return reader_refuse(p->reader, name.at, path, "too many; write at most %zu",
+                                 key->max_items);
+        r = parse_pair(p, path, key, base, &name);
+        if (r < 0)
+            return r;
+    }
+}
+
 static int parse_value(struct parse *p, const struct path *path, const struct key *key, void *base,
                        struct seen *seen)
 {
@@ -168,6 +215,8 @@ static int parse_value(struct parse *p, const struct path *path, const struct ke
     if (r < 0)
         return r;
     seen->value = event.at;
+    if (key->place_at)
+        *(struct place *)(void *)((char *)base + key->place_at) = event.at;
     switch (key->shape) {
     case KEY_SCALAR:
         return parse_scalar(p, path, key, seen->key, base, &event);
@@ -177,6 +226,8 @@ static int parse_value(struct parse *p, const struct path *path, const struct ke
         return parse_section(p, path, key, base, &event);
     case KEY_RULES:
         return parse_rules(p, path, key, seen->key, &event);
+    case KEY_PAIRS:
+        return parse_pairs(p, path, key, base, &event);
     }
     return -EINVAL;
 }
@@ -252,7 +303,7 @@ static int check_intervals(struct parse *p)
     return 0;
 }
 
-static int parse_document(struct parse *p)
+static int parse_document(struct parse *p, const struct key_table *table, void *base)
 {
     static const struct path top = {0};
     struct seen seen[KEYS_MAX] = {0};
@@ -264,12 +315,13 @@ static int parse_document(struct parse *p)
         return 0;
     if (event.kind != EVENT_SECTION)
         return reader_refuse(p->reader, event.at, NULL,
-                             "keys belong here; write for example sampling: {interval: 100ms}");
-    return parse_keys(p, &top, &schema_root, p->config, seen);
+                             "keys belong here; write for example %s: %s", table->keys[0].name,
+                             schema_example(&table->keys[0]));
+    return parse_keys(p, &top, table, base, seen);
 }
 
 /* No document at all is as good as an empty one. */
-static int parse_stream(struct parse *p)
+static int parse_stream(struct parse *p, const struct key_table *table, void *base)
 {
     for (size_t n_documents = 0;;) {
         CLEANUP_EVENT struct event event = {0};
@@ -283,10 +335,25 @@ static int parse_stream(struct parse *p)
         if (n_documents++ > 0)
             return reader_refuse(p->reader, event.at, NULL,
                                  "a second document begins here; write all in one, without ---");
-        r = parse_document(p);
+        r = parse_document(p, table, base);
         if (r < 0)
             return r;
     }
+}
+
+int parse_table(const char *name, const char *text, size_t len, const struct key_table *table,
+                void *base, struct config_error *ret_error)
+{
+    CLEANUP(cleanup_reader_free) struct reader *reader = NULL;
+    CLEANUP_FREE struct parse *p = calloc(1, sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    int r = reader_new(name, text, len, ret_error, &reader);
+    if (r < 0)
+        return r;
+    reader_take_lines(reader);
+    p->reader = reader;
+    return parse_stream(p, table, base);
 }
 
 int parse_yaml(const char *name, const char *text, size_t len, struct config *config,
@@ -301,7 +368,7 @@ int parse_yaml(const char *name, const char *text, size_t len, struct config *co
         return r;
     p->reader = reader;
     p->config = config;
-    r = parse_stream(p);
+    r = parse_stream(p, &schema_root, config);
     if (r == 0)
         r = check_intervals(p);
     return r;

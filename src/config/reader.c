@@ -24,7 +24,7 @@ struct reader {
     const char *text;
     size_t len;
     struct config_error *error;
-    bool has_begun;
+    bool has_begun, takes_lines;
 };
 
 static struct place place_of(yaml_mark_t mark)
@@ -92,6 +92,18 @@ int refuse_file(const char *name, struct config_error *ret_error, const char *fo
     va_list args;
     start_message(ret_error, name);
     add_message(ret_error, ": ");
+    va_start(args, format);
+    vadd_message(ret_error, format, args);
+    va_end(args);
+    return -EINVAL;
+}
+
+int refuse_at(const char *name, struct place at, struct config_error *ret_error, const char *format,
+              ...)
+{
+    va_list args;
+    start_message(ret_error, name);
+    add_message(ret_error, ":%zu:%zu: ", at.line, at.column);
     va_start(args, format);
     vadd_message(ret_error, format, args);
     va_end(args);
@@ -225,7 +237,7 @@ static int read_value(struct reader *reader, yaml_event_t *yaml, struct event *e
     bool is_plain = yaml->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];
-        if (c < 0x20 || c == 0x7f)
+        if ((c < 0x20 || c == 0x7f) && !(c == '\n' && reader->takes_lines))
             return reader_refuse(
                 reader, event->at, NULL,
                 "a text with the control character \\x%02x; write one line of printable characters",
@@ -242,6 +254,8 @@ static int read_value(struct reader *reader, yaml_event_t *yaml, struct event *e
 
 void event_free(struct event *event)
 {
+    if (event->text)
+        explicit_bzero(event->text, strlen(event->text)); /* a private key may stand in a file */
     free(event->text);
     event->text = NULL;
 }
@@ -326,6 +340,11 @@ int reader_new(const char *name, const char *text, size_t len, struct config_err
     yaml_parser_set_input_string(&reader->yaml, (const unsigned char *)text, len);
     *ret_reader = steal_ptr(&reader);
     return 0;
+}
+
+void reader_take_lines(struct reader *reader)
+{
+    reader->takes_lines = true;
 }
 
 void reader_free(struct reader *reader)

@@ -7,11 +7,6 @@
 
 #include "config.h"
 
-/* Both 1-based; a column is a character. */
-struct place {
-    size_t line, column;
-};
-
 enum event_kind {
     EVENT_DOCUMENT, /* one value follows */
     EVENT_DOCUMENT_END,
@@ -26,7 +21,7 @@ enum event_kind {
 struct event {
     enum event_kind kind;
     struct place at;
-    char *text;    /* owned; of a VALUE: one line without control characters, else NULL */
+    char *text;    /* owned; of a VALUE: one line without control characters, else NULL; wiped */
     bool is_empty; /* a VALUE of which nothing is written at all; `at` is then of what follows */
     bool is_null;  /* a VALUE that is empty or one of YAML's words for nothing, not in quotes */
 };
@@ -48,6 +43,9 @@ MUST_USE int reader_new(const char *name, const char *text, size_t len, struct c
 void reader_free(struct reader *reader);
 DEFINE_CLEANUP(struct reader *, reader_free)
 
+/* Takes texts of several lines from now on (\n alone; tabs and the like stay refused). */
+void reader_take_lines(struct reader *reader);
+
 /*
  * The next event. Returns 0, -ENOMEM, or -EINVAL with the error filled: what is not YAML, and also
  * anchors, aliases, tags and directives. Nothing is to be read after an error or EVENT_END.
@@ -61,3 +59,6 @@ int reader_refuse(struct reader *reader, struct place at, const struct path *pat
 /* Fills the error for a file as a whole: "NAME: …". Returns -EINVAL. */
 int refuse_file(const char *name, struct config_error *ret_error, const char *format, ...)
     PRINTF_LIKE(3, 4);
+/* The same at a place: "NAME:LINE:COLUMN: …". Returns -EINVAL. */
+int refuse_at(const char *name, struct place at, struct config_error *ret_error, const char *format,
+              ...) PRINTF_LIKE(4, 5);

@@ -399,6 +399,7 @@ int schema_set_defaults(const struct key_table *table, void *base)
             r = schema_set_defaults(key->keys, base);
             break;
         case KEY_RULES: /* there are none */
+        case KEY_PAIRS:
             break;
         }
         assert(r == 0 || r == -ENOMEM);
@@ -432,6 +433,9 @@ void schema_clear(const struct key_table *table, void *base)
         case KEY_RULES:
             clear_rules(base);
             break;
+        case KEY_PAIRS:
+            key->clear_pairs(key, base);
+            break;
         }
     }
 }
@@ -462,6 +466,8 @@ bool schema_equal(const struct key_table *table, const void *a, const void *b)
             break;
         case KEY_RULES:
             equal = rules_equal(a, b);
+            break;
+        case KEY_PAIRS: /* no configuration that is compared has any */
             break;
         }
         if (!equal)

@@ -13,6 +13,7 @@ enum key_shape {
     KEY_LIST,    /* values, each at most once */
     KEY_SECTION, /* keys */
     KEY_RULES,   /* a list of groups of keys, each a struct config_rule */
+    KEY_PAIRS,   /* names of a person's choosing, each with a value */
 };
 
 enum {
@@ -43,6 +44,7 @@ struct key {
     const struct key_table *keys;  /* SECTION, RULES: what stands inside */
     size_t at;                     /* of the field, or of a list's items */
     size_t count_at;               /* of a list's number of items */
+    size_t place_at; /* of a struct place that wants to know where it stands; 0: none */
 
     /* All values are written here as a person writes them; the unit comes with them. */
     const char *fallback; /* the default; a list's items with spaces between; NULL: absent */
@@ -52,6 +54,11 @@ struct key {
     const char *const *choices; /* NULL-terminated, in the order of their enum */
     int (*check)(const char *text, struct config_error *ret_reason);
     size_t min_items, max_items;
+    bool lines; /* a text may have several */
+    /* PAIRS. Each returns as value_type's of the same name. */
+    int (*add_pair)(const struct key *key, void *base, const char *name, const char *value,
+                    struct config_error *ret_reason);
+    void (*clear_pairs)(const struct key *key, void *base);
 };
 
 struct key_table {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Durations and sizes share one reader over a table of units, in integers throughout: a fraction is
- * multiplied by its unit before it is divided by its power of ten, in 128 bits, so that exactness
- * can be asked for instead of hoped for.
+ * multiplied by its unit before it is divided by its power of ten, so that exactness can be asked
+ * for instead of hoped for.
  */
 #include "values.h"
 
@@ -102,6 +102,24 @@ static bool read_fraction(const char **at, uint64_t *ret_digits, uint64_t *ret_p
     return true;
 }
 
+/*
+ * 0.fraction of a unit in whole smallest ones: fraction * scale / power, where power is ten to the
+ * number of its digits. Digit by digit from the last one, as the product may not fit in 64 bits: it
+ * ends in as many zeros as power has when each step leaves no remainder. False where it does not.
+ */
+static bool scale_fraction(uint64_t fraction, uint64_t power, uint64_t scale, uint64_t *ret_part)
+{
+    uint64_t part = 0;
+    for (; power > 1; power /= 10, fraction /= 10) {
+        part += fraction % 10 * scale;
+        if (part % 10 != 0)
+            return false;
+        part /= 10;
+    }
+    *ret_part = part;
+    return true;
+}
+
 static int read_measure(const struct measure *m, const char *text, const char *example,
                         int64_t *ret_value, struct config_error *ret_reason)
 {
@@ -128,12 +146,12 @@ static int read_measure(const struct measure *m, const char *text, const char *e
                           "for example %s",
                           quoted(text).text, m->noun, quoted(at).text, m->all_units, example);
 
-    unsigned __int128 part = (unsigned __int128)fraction * (uint64_t)unit->scale;
-    if (!exact || part % power != 0)
+    uint64_t scale = (uint64_t)unit->scale, part, value;
+    if (!exact || !scale_fraction(fraction, power, scale, &part))
         return reason_set(ret_reason, "%s is not a whole number of %s; write for example %s",
                           quoted(text).text, m->smallest, example);
-    unsigned __int128 value = (unsigned __int128)whole * (uint64_t)unit->scale + part / power;
-    if (!fits || value > INT64_MAX) {
+    if (!fits || __builtin_mul_overflow(whole, scale, &value) ||
+        __builtin_add_overflow(value, part, &value) || value > INT64_MAX) {
         (void)reason_set(ret_reason, "%s is too large; write for example %s", quoted(text).text,
                          example);
         return -ERANGE;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum {
-    WORD_BYTES = 32, /* the longest word of the schema is half of this */
+    WORD_BYTES = 64, /* the longest word of the schemas, a cipher suite's name, has 45 */
 };
 
 void words_escape(char *to, size_t size, const char *bytes, size_t len)
@@ -80,7 +80,10 @@ const char *words_nearest(const char *text, const char *const *words)
     if (len == 0 || len > WORD_BYTES)
         return NULL;
     for (size_t i = 0; words[i]; i++) {
-        size_t d = distance(text, len, words[i], strlen(words[i]));
+        size_t n = strlen(words[i]);
+        if (n > WORD_BYTES)
+            continue;
+        size_t d = distance(text, len, words[i], n);
         if (d < least) {
             least = d;
             nearest = words[i];

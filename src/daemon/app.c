@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "app.h"
+#include "app_internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -8,28 +8,25 @@
 #include "broker.h"
 #include "clock.h"
 #include "discovery.h"
+#include "dumper.h"
 #include "exposition.h"
+#include "fdstore.h"
 #include "http.h"
 #include "planner.h"
+#include "privileges.h"
 #include "proc.h"
 #include "reaper.h"
+#include "recorder.h"
 #include "sampler.h"
+#include "scheduler.h"
 #include "version.h"
 
-struct app {
-    struct config *config; /* in force */
-    struct proc proc;
-    struct store *store;
-    struct reaper *reaper;
-    struct sampler *sampler;
-    struct planner *planner;
-    struct broker *broker;
-    struct discovery *discovery;
-    struct exposition *exposition;
-    struct http *http;
-};
+/* --- discovery's sink: planner and scheduler. All of it runs on the discovery thread. --- */
 
-/* --- discovery's sink: the planner. All of it runs on the discovery thread. --- */
+static uint64_t vm_id(struct discovery_handle *handle)
+{
+    return planned_vm_id((struct planned_vm *)handle);
+}
 
 static int sink_vm_add(void *ctx, const struct discovery_vm *vm, void *owner, int pidfd,
                        struct discovery_handle **ret_handle)
@@ -49,17 +46,29 @@ static int sink_vm_add(void *ctx, const struct discovery_vm *vm, void *owner, in
         .owner = owner,
     };
     int r = planner_vm_add(app->planner, &spec, pidfd, &planned);
-    if (r == 0)
-        *ret_handle = (struct discovery_handle *)planned;
-    return r;
+    if (r < 0)
+        return r;
+    *ret_handle = (struct discovery_handle *)planned;
+    const struct scheduler_vm scheduled = {
+        .id = vm_id(*ret_handle),
+        .pid = vm->pid,
+        .start_ticks = vm->start_ticks,
+        .vmm = vm->vmm,
+    };
+    scheduler_vm_add(app->scheduler, &scheduled);
+    scheduler_vm_set_vcpus(app->scheduler, scheduled.id, vm->n_vcpus);
+    return 0;
 }
 
 static int sink_target_add(void *ctx, struct discovery_handle *handle, int32_t vcpu,
                            const struct schema *schema, enum target_source source, int stats_fd)
 {
     struct app *app = ctx;
-    return planner_target_add(app->planner, (struct planned_vm *)handle, vcpu, schema, source,
-                              stats_fd);
+    int r = planner_target_add(app->planner, (struct planned_vm *)handle, vcpu, schema, source,
+                               stats_fd);
+    if (r == 0)
+        scheduler_vcpu_add(app->scheduler, vm_id(handle), vcpu);
+    return r;
 }
 
 static int sink_target_add_bpf(void *ctx, struct discovery_handle *handle, int32_t vcpu,
@@ -67,8 +76,11 @@ static int sink_target_add_bpf(void *ctx, struct discovery_handle *handle, int32
                                const struct bpf_wanted *wanted)
 {
     struct app *app = ctx;
-    return planner_target_add_bpf(app->planner, (struct planned_vm *)handle, vcpu, schema, address,
-                                  wanted);
+    int r = planner_target_add_bpf(app->planner, (struct planned_vm *)handle, vcpu, schema, address,
+                                   wanted);
+    if (r == 0)
+        scheduler_vcpu_add(app->scheduler, vm_id(handle), vcpu);
+    return r;
 }
 
 static void sink_vm_pin(void *ctx, struct discovery_handle *handle, int kvm_vm_fd)
@@ -86,7 +98,16 @@ static bool sink_vm_is_pinned(void *ctx, struct discovery_handle *handle)
 static void sink_target_remove(void *ctx, struct discovery_handle *handle, int32_t vcpu)
 {
     struct app *app = ctx;
+    scheduler_vcpu_remove(app->scheduler, vm_id(handle), vcpu);
     planner_target_remove(app->planner, (struct planned_vm *)handle, vcpu);
+}
+
+static void sink_vcpu_tid(void *ctx, struct discovery_handle *handle, int32_t vcpu,
+                          enum discovery_tid what, pid_t tid)
+{
+    struct app *app = ctx;
+    scheduler_vcpu_thread(app->scheduler, vm_id(handle), vcpu,
+                          what == DISCOVERY_TID_RUNS ? THREAD_HINT_RUNS : THREAD_HINT_MADE, tid);
 }
 
 static int sink_target_fd(void *ctx, struct discovery_handle *handle, int32_t vcpu)
@@ -95,15 +116,23 @@ static int sink_target_fd(void *ctx, struct discovery_handle *handle, int32_t vc
     return planner_target_fd((struct planned_vm *)handle, vcpu);
 }
 
+static bool sink_tids_lost(void *ctx)
+{
+    struct app *app = ctx;
+    return scheduler_lost_threads(app->scheduler);
+}
+
 static void sink_vm_set_vcpus(void *ctx, struct discovery_handle *handle, uint32_t n_vcpus)
 {
     struct app *app = ctx;
+    scheduler_vm_set_vcpus(app->scheduler, vm_id(handle), n_vcpus);
     planner_vm_set_vcpus(app->planner, (struct planned_vm *)handle, n_vcpus);
 }
 
 static void sink_vm_remove(void *ctx, struct discovery_handle *handle)
 {
     struct app *app = ctx;
+    scheduler_vm_remove(app->scheduler, vm_id(handle));
     planner_vm_remove(app->planner, (struct planned_vm *)handle);
 }
 
@@ -122,6 +151,7 @@ static int64_t sink_vm_interval_ns(void *ctx, struct discovery_handle *handle)
 static int sink_commit(void *ctx)
 {
     struct app *app = ctx;
+    scheduler_commit(app->scheduler);
     return planner_commit(app->planner);
 }
 
@@ -170,6 +200,8 @@ static int make_discovery(struct app *app)
         .vm_is_pinned = sink_vm_is_pinned,
         .target_remove = sink_target_remove,
         .target_fd = sink_target_fd,
+        .vcpu_tid = sink_vcpu_tid,
+        .tids_lost = sink_tids_lost,
         .vm_set_vcpus = sink_vm_set_vcpus,
         .vm_remove = sink_vm_remove,
         .vm_label = sink_vm_label,
@@ -183,6 +215,29 @@ static int make_discovery(struct app *app)
 }
 
 /* --- making --- */
+
+static void notice_scheduler(enum scheduler_trouble trouble, int error)
+{
+    switch (trouble) {
+    case SCHEDULER_NO_SCHEDSTAT:
+        log_warn("scheduler", "this kernel does not count CPU time and run-queue wait of threads "
+                              "(CONFIG_SCHED_INFO): they are not exported");
+        break;
+    case SCHEDULER_FORBIDDEN:
+        log_warn("scheduler",
+                 "the threads of some VMs cannot be looked at (%s): their CPU time and run-queue "
+                 "wait are not exported; with hidepid= on /proc it takes CAP_SYS_PTRACE",
+                 strerror(-error));
+        break;
+    case SCHEDULER_FDS_SHORT:
+        log_warn("scheduler",
+                 "file descriptors are short (LimitNOFILE=): opening some threads' files anew for "
+                 "each reading, which costs more");
+        break;
+    case SCHEDULER_TROUBLES:
+        break;
+    }
+}
 
 /*
  * A host of 16,384 VMs wants an fd for each VM and vCPU. The soft limit goes to the hard one, and
@@ -209,9 +264,64 @@ static void notice(const char *line)
     log_warn("exposition", "%s", line);
 }
 
-static int make_parts(struct app *app)
+/* --- the recorder --- */
+
+static void say_dump(bool failed, const char *line)
+{
+    log_line(failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "recorder", "%s", line);
+}
+
+void app_use_recorder(struct app *app, struct recorder *recorder)
+{
+    sampler_set_recorder(app->sampler, recorder);
+    recorder_publish(app->store, recorder);
+}
+
+void app_use_dump_options(struct app *app, const struct config *config, char *directory)
+{
+    const struct dumper_options options = {
+        .directory = directory,
+        .on_vmm_killed = config->recorder.dump_on_vmm_killed,
+        .on_signal = config->recorder.dump_on_signal,
+        .check = config->recorder.memory_bytes &&
+                 (config->recorder.dump_on_vmm_killed || config->recorder.dump_on_signal),
+    };
+    dumper_set_options(app->dumper, &options);
+}
+
+static int make_recorder(struct app *app)
+{
+    CLEANUP(cleanup_recorder_unref) struct recorder *recorder = NULL;
+    const struct config *config = app->config;
+    CLEANUP_FREE char *directory = strdup(config->recorder.directory);
+    int r = directory ? dumper_new(app->store, KVMSTATD_VERSION, say_dump, &app->dumper) : -ENOMEM;
+    if (r == 0 && config->recorder.memory_bytes)
+        r = recorder_new(config->recorder.memory_bytes, &app->store->self, &recorder);
+    if (r < 0)
+        return r;
+    app_use_dump_options(app, config, steal_ptr(&directory));
+    sampler_set_dumper(app->sampler, app->dumper);
+    app_use_recorder(app, recorder);
+    return 0;
+}
+
+void app_dump(struct app *app)
+{
+    if (!dumper_request(app->dumper))
+        log_info("recorder", "SIGUSR1: nothing is dumped, recorder.dump_on does not name signal");
+}
+
+int app_make_exposition(struct config *config, struct exposition **ret_exposition)
 {
     static const struct exposition_process process = {KVMSTATD_VERSION, KVMSTATD_REVISION};
+    int r = exposition_new(config, &process, ret_exposition);
+    if (r == 0)
+        exposition_set_notice(*ret_exposition, notice);
+    return r;
+}
+
+static int make_parts(struct app *app)
+{
     int r = proc_open("", &app->proc);
     if (r == 0)
         r = store_new(&app->store);
@@ -220,15 +330,17 @@ static int make_parts(struct app *app)
     if (r == 0)
         r = sampler_new(app->store, app->reaper, &app->sampler);
     if (r == 0)
+        r = make_recorder(app);
+    if (r == 0)
         r = planner_new(app->store, app->sampler, app->config, &app->planner);
+    if (r == 0)
+        r = scheduler_new(app->store, &app->proc, app->config, notice_scheduler, &app->scheduler);
     if (r == 0)
         r = broker_new(&app->proc, &app->broker);
     if (r == 0)
         r = make_discovery(app);
     if (r == 0)
-        r = exposition_new(app->config, &process, &app->exposition);
-    if (r == 0)
-        exposition_set_notice(app->exposition, notice);
+        r = app_make_exposition(app->config, &app->exposition);
     return r;
 }
 
@@ -259,6 +371,7 @@ void app_free(struct app *app)
         discovery_stop(app->discovery);
     http_free(app->http);
     discovery_free(app->discovery);
+    scheduler_free(app->scheduler);
     broker_free(app->broker);
     sampler_free(app->sampler);
     if (app->reaper)
@@ -266,10 +379,39 @@ void app_free(struct app *app)
     planner_free(app->planner);
     reaper_free(app->reaper);
     exposition_free(app->exposition);
+    if (app->dumper)
+        dumper_stop(app->dumper);
+    if (app->store)
+        recorder_publish(app->store, NULL);
+    dumper_free(app->dumper);
     store_free(app->store);
     proc_close(&app->proc);
     config_unref(app->config);
     free(app);
+}
+
+void app_take_passed(struct app *app, struct passed_fds *passed)
+{
+    discovery_take_passed(app->discovery, passed);
+    for (size_t i = 0; i < passed->n; i++) {
+        struct passed_fd *left = &passed->fds[i];
+        if (left->fd < 0 || strcmp(left->name, PASSED_WEB) == 0)
+            continue;
+        log_warn("daemon",
+                 "systemd has passed a file named %s, which nobody here knows: closed "
+                 "(FileDescriptorName= must be " PASSED_WEB " or " PASSED_HANDOFF ")",
+                 left->name);
+        left->fd = fd_close(left->fd);
+        fdstore_disown(left->name);
+    }
+}
+
+static int keep_privileges(uint64_t wanted)
+{
+    int r = privileges_keep(wanted);
+    if (r < 0)
+        log_error("daemon", "cannot drop capabilities: %s", strerror(-r));
+    return r;
 }
 
 static int start_sampler(struct app *app)
@@ -284,12 +426,40 @@ static int start_sampler(struct app *app)
     return r;
 }
 
+/* By and by all capabilities are dropped: what a thread has is what there is when it is made. */
+static int start_threads(struct app *app)
+{
+    uint64_t of_sources = privileges_of_sources(app->config);
+    int r = keep_privileges(of_sources);
+    if (r == 0)
+        r = discovery_spawn(app->discovery);
+    app->dropped = ~of_sources;
+    /*
+     * /proc may show other users' threads only to who might trace them (hidepid, ProtectProc=), and
+     * how a process has ended always.
+     */
+    if (r == 0)
+        r = keep_privileges(privileges_of_lookers(app->config) |
+                            privileges_of_sampler(app->config));
+    if (r == 0)
+        r = scheduler_start(app->scheduler);
+    if (r == 0)
+        r = dumper_start(app->dumper);
+    if (r == 0)
+        r = keep_privileges(privileges_of_sampler(app->config));
+    if (r == 0)
+        r = start_sampler(app);
+    if (r == 0)
+        r = keep_privileges(0);
+    if (r == 0)
+        r = reaper_start(app->reaper);
+    return r;
+}
+
 int app_start(struct app *app)
 {
     struct config_error error = {{0}};
-    int r = reaper_start(app->reaper);
-    if (r == 0)
-        r = start_sampler(app);
+    int r = start_threads(app);
     if (r < 0) {
         log_error("daemon", "cannot start a thread: %s", strerror(-r));
         return r;
@@ -305,55 +475,45 @@ int app_start(struct app *app)
     return r;
 }
 
-/* --- reloading --- */
+/* --- for systemd --- */
 
-static bool lists_equal(const struct string_list *a, const struct string_list *b)
+static bool sampler_lives(void *ctx)
 {
-    if (a->n != b->n)
-        return false;
-    for (size_t i = 0; i < a->n; i++) {
-        if (strcmp(a->items[i], b->items[i]) != 0)
-            return false;
+    const struct app *app = ctx;
+    return sampler_answered(app->sampler);
+}
+
+static void ask_sampler(void *ctx)
+{
+    struct app *app = ctx;
+    sampler_ask(app->sampler);
+}
+
+static void describe(void *ctx, char *text, size_t size)
+{
+    struct app *app = ctx;
+    CLEANUP(cleanup_roster_unref) struct roster *roster = roster_get(&app->store->roster);
+    uint32_t unreadable = 0, vcpus = 0;
+    if (!roster) {
+        (void)snprintf(text, size, "looking for VMs");
+        return;
     }
-    return true;
+    for (size_t i = 0; i < UNREADABLE_REASONS; i++)
+        unreadable += i == UNREADABLE_NOT || i == UNREADABLE_DISABLED ? 0 : roster->unreadable[i];
+    for (size_t i = 0; i < TARGET_SOURCES; i++)
+        vcpus += roster->targets[SCOPE_VCPU][i];
+    (void)snprintf(text, size, "reading %u VMs with %u vCPUs; %u VMs cannot be read", roster->read,
+                   vcpus, unreadable);
 }
 
-/* What only a restart can change, for the log. */
-static void say_what_waits(const struct config *old, const struct config *new)
+struct service_source app_service_source(struct app *app)
 {
-    bool web = !lists_equal(&old->web.listen, &new->web.listen) ||
-               old->web.max_requests != new->web.max_requests ||
-               old->web.timeout_ns != new->web.timeout_ns ||
-               strcmp(old->web.config_file, new->web.config_file) != 0;
-    bool metrics = !lists_equal(&old->metrics.include, &new->metrics.include) ||
-                   !lists_equal(&old->metrics.exclude, &new->metrics.exclude) ||
-                   old->metrics.vcpu != new->metrics.vcpu ||
-                   old->metrics.histograms != new->metrics.histograms;
-    if (web)
-        log_warn("daemon", "the changes under web take effect at the next start");
-    if (metrics)
-        log_warn("daemon", "the changes under metrics take effect at the next start");
-}
-
-void app_reload(struct app *app, struct config *config)
-{
-    say_what_waits(app->config, config);
-    log_set_level(config->log_level);
-    int r = sampler_set_cpus(app->sampler, config->sampling.cpus, config->sampling.n_cpus);
-    if (r < 0)
-        log_warn("sampler", "cannot use the CPUs of sampling.cpu_affinity: %s", strerror(-r));
-    discovery_set_config(app->discovery, config);
-    config_ref(config);
-    config_unref(app->config);
-    app->config = config;
-    atomic_store(&app->store->self.config_reload_ok, true);
-    atomic_store(&app->store->self.config_reload_ok_wall_ns, clock_read_ns(CLOCK_REALTIME));
-    log_info("daemon", "configuration reloaded");
-}
-
-void app_reload_failed(struct app *app)
-{
-    atomic_store(&app->store->self.config_reload_ok, false);
+    return (struct service_source){
+        .ctx = app,
+        .answered = sampler_lives,
+        .ask = ask_sampler,
+        .describe = describe,
+    };
 }
 
 /* --- once --- */
@@ -368,10 +528,13 @@ int app_once(struct app *app)
 {
     const struct exposition_sink sink = {write_piece, NULL};
     CLEANUP_VIEW struct view view = {0};
-    int r = discovery_look_once(app->discovery);
+    int r = keep_privileges(privileges_of_sources(app->config));
+    if (r == 0)
+        r = discovery_look_once(app->discovery);
     if (r < 0)
         return r;
     sampler_run_once(app->sampler);
+    scheduler_run_once(app->scheduler);
     r = view_take(app->store, &view);
     if (r < 0)
         return r;

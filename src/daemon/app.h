@@ -3,17 +3,28 @@
 #pragma once
 
 #include "config.h"
+#include "passed.h"
+#include "service.h"
 
 struct app;
 
 /* Makes everything, starts nothing. Returns 0 or -errno; what failed has been logged. */
 MUST_USE int app_new(struct config *config, struct app **ret_app);
+/* Before the start: takes those that are for it. */
+void app_take_passed(struct app *app, struct passed_fds *passed);
 /* Starts the threads and listeners. Returns 0 or -errno; what failed has been logged. */
 MUST_USE int app_start(struct app *app);
-/* Takes a new configuration into force and logs which changes want a restart. */
-void app_reload(struct app *app, struct config *config);
+/*
+ * Takes a new configuration into force: all of it, or none and *ret_error says why. Returns 0 or
+ * -errno.
+ */
+MUST_USE int app_reload(struct app *app, struct config *config, struct config_error *ret_error);
+/* Writes the recordings of all VMs to a file, where recorder.dump_on wants it. */
+void app_dump(struct app *app);
 /* Counts a reload that failed. */
 void app_reload_failed(struct app *app);
+/* What there is to tell systemd. `app` is borrowed by it. */
+struct service_source app_service_source(struct app *app);
 /* Stops what was started, in reverse. */
 void app_free(struct app *app);
 DEFINE_CLEANUP(struct app *, app_free)

@@ -185,9 +185,10 @@ static int enter_protected_mode(int vcpu_fd)
     return ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) < 0 ? -errno : 0;
 }
 
-int guest_prepare_vcpu(int vcpu_fd, unsigned index, const struct guest_plan *plan,
+int guest_prepare_vcpu(int vm_fd, int vcpu_fd, unsigned index, const struct guest_plan *plan,
                        const char **ret_step)
 {
+    (void)vm_fd;
     uint32_t slot = SLOTS_ADDR + index * SLOT_SIZE;
     bool halts = plan->actions & LOAD_HALT;
     struct kvm_regs regs = {
@@ -212,6 +213,14 @@ int guest_prepare_vcpu(int vcpu_fd, unsigned index, const struct guest_plan *pla
     struct kvm_mp_state state = {.mp_state = KVM_MP_STATE_RUNNABLE};
     *ret_step = "KVM_SET_MP_STATE";
     return ioctl(vcpu_fd, KVM_SET_MP_STATE, &state) < 0 ? -errno : 0;
+}
+
+int guest_complete_vm(int vm_fd, unsigned n_vcpus, const char **ret_step)
+{
+    (void)vm_fd;
+    (void)n_vcpus;
+    (void)ret_step;
+    return 0;
 }
 
 enum guest_exit guest_classify(const struct kvm_run *run)

@@ -47,7 +47,9 @@ struct machine {
     int vm_fd;
     size_t run_size;
     void *memory;
-    sem_t started; /* posted by each vCPU whose guest runs */
+    sem_t prepared; /* posted by each vCPU that could run */
+    sem_t run;      /* posted once for each, when all could */
+    sem_t started;  /* posted by each vCPU whose guest runs */
     struct vcpu vcpus[];
 };
 
@@ -139,7 +141,7 @@ static void fail_exit(const struct vcpu *vcpu, const struct kvm_run *run)
         fail("vCPU %u: KVM internal error %u", vcpu->index, run->internal.suberror);
     if (run->exit_reason == KVM_EXIT_FAIL_ENTRY)
         fail("vCPU %u: KVM cannot enter the guest, hardware reason %#llx", vcpu->index,
-             run->fail_entry.hardware_entry_failure_reason);
+             (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
     fail("vCPU %u: unexpected exit, reason %u", vcpu->index, run->exit_reason);
 }
 
@@ -154,7 +156,7 @@ static void run_vcpu(struct vcpu *vcpu, int fd, struct kvm_run *run)
 {
     const struct options *options = vcpu->machine->options;
     struct pacer pacer;
-    options->load->pacer_init(&pacer, options);
+    pacer_init(&pacer, options, vcpu->index);
     for (;;) {
         if (ioctl(fd, KVM_RUN, 0) < 0) {
             if (errno == EINTR || errno == EAGAIN)
@@ -180,6 +182,12 @@ static void run_vcpu(struct vcpu *vcpu, int fd, struct kvm_run *run)
     }
 }
 
+static void semaphore_wait(sem_t *semaphore)
+{
+    while (sem_wait(semaphore) < 0)
+        ;
+}
+
 static void *vcpu_thread(void *argument)
 {
     struct vcpu *vcpu = argument;
@@ -195,12 +203,14 @@ static void *vcpu_thread(void *argument)
     if (run == MAP_FAILED)
         fail_errno("vCPU %u: mmap", vcpu->index);
     const char *step;
-    int r = guest_prepare_vcpu(fd, vcpu->index, &machine->plan, &step);
+    int r = guest_prepare_vcpu(machine->vm_fd, fd, vcpu->index, &machine->plan, &step);
     if (r < 0) {
         errno = -r;
         fail_errno("vCPU %u: %s", vcpu->index, step);
     }
     open_stats(machine->options, fd, "vCPU");
+    (void)sem_post(&machine->prepared);
+    semaphore_wait(&machine->run);
     run_vcpu(vcpu, fd, run);
     return NULL;
 }
@@ -218,19 +228,36 @@ static void start_vcpus(struct machine *machine)
         errno = pthread_create(&vcpu->thread, &attributes, vcpu_thread, vcpu);
         if (errno)
             fail_errno("thread of vCPU %u", i);
+        /*
+         * One after another, as in QEMU: until Linux 6.7 KVM on arm64 takes a vCPU's id for its
+         * place in the order of creation (kvm_vgic_inject_irq()), and brings its timer's interrupts
+         * to another vCPU where these differ.
+         */
+        semaphore_wait(&machine->prepared);
     }
     (void)pthread_attr_destroy(&attributes);
-    for (unsigned i = 0; i < machine->options->vcpus; i++) {
-        while (sem_wait(&machine->started) < 0)
-            ;
+}
+
+static void run_vcpus(struct machine *machine)
+{
+    const char *step;
+    int r = guest_complete_vm(machine->vm_fd, (unsigned)machine->options->vcpus, &step);
+    if (r < 0) {
+        errno = -r;
+        fail_errno("%s", step);
     }
+    for (unsigned i = 0; i < machine->options->vcpus; i++)
+        (void)sem_post(&machine->run);
+    for (unsigned i = 0; i < machine->options->vcpus; i++)
+        semaphore_wait(&machine->started);
 }
 
 struct machine *machine_start(const struct options *options)
 {
     struct machine *machine =
         calloc(1, sizeof *machine + options->vcpus * sizeof machine->vcpus[0]);
-    if (!machine || sem_init(&machine->started, 0, 0) < 0)
+    if (!machine || sem_init(&machine->prepared, 0, 0) < 0 || sem_init(&machine->run, 0, 0) < 0 ||
+        sem_init(&machine->started, 0, 0) < 0)
         fail_errno("memory");
     machine->options = options;
     machine->plan = (struct guest_plan){
@@ -242,6 +269,7 @@ struct machine *machine_start(const struct options *options)
     create_vm(machine);
     open_other_fds(options->fds);
     start_vcpus(machine);
+    run_vcpus(machine);
     return machine;
 }
 

@@ -25,16 +25,23 @@ struct number_option {
     size_t offset; /* of the uint64_t in struct options */
     uint64_t min, max, preset;
     const char *help;
+    bool is_duration; /* milliseconds, given as 7s or 700ms */
 };
 
 static const struct number_option numbers[] = {
-    {"vcpus", offsetof(struct options, vcpus), 1, GUEST_MAX_VCPUS, 1, "virtual CPUs a VM"},
-    {"vms", offsetof(struct options, vms), 1, 100000, 1, "VMs, each a process of its own"},
-    {"fds", offsetof(struct options, fds), 0, 1000000, 0, "other fds each VM holds open"},
+    {"vcpus", offsetof(struct options, vcpus), 1, GUEST_MAX_VCPUS, 1, "virtual CPUs a VM", false},
+    {"vms", offsetof(struct options, vms), 1, 100000, 1, "VMs, each a process of its own", false},
+    {"fds", offsetof(struct options, fds), 0, 1000000, 0, "other fds each VM holds open", false},
     {"rate", offsetof(struct options, rate), 0, 1000000, 1000,
-     "rounds per second and vCPU; 0: as fast as it goes"},
+     "rounds per second and vCPU; 0: as fast as it goes", false},
     {"rounds", offsetof(struct options, rounds), 0, UINT32_MAX, 0,
-     "rounds a vCPU makes before it halts for good; 0: no end"},
+     "rounds a vCPU makes before it halts for good; 0: no end", false},
+    {"burst-ms", offsetof(struct options, burst_ms), 1, 60000, 100,
+     "with --load burst: how many milliseconds a burst takes", false},
+    {"burst-every", offsetof(struct options, burst_every_ms), 1, 3600000, 7000,
+     "and how often there is one, as 7s or 700ms", true},
+    {"burst-exits", offsetof(struct options, burst_exits), 1, 100000000, 1000,
+     "and how many exits each vCPU makes in it", false},
 };
 
 enum {
@@ -45,6 +52,11 @@ enum {
     OPTION_VERSION,
     OPTION_NUMBER
 };
+
+static char *option_text(const char *text)
+{
+    return (char *)(uintptr_t)text; /* execv() takes char *const[] and writes to none of them */
+}
 
 static uint64_t *number_of(const struct options *options, const struct number_option *number)
 {
@@ -62,14 +74,16 @@ static void print_help(void)
     printf("  --stats-fds WHICH   keep (default): hold the statistics fds of the VM and of each\n"
            "                      vCPU open; none: open none\n");
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
-        printf("  --%s N%*s%s (default %" PRIu64 ")\n", numbers[i].name,
-               16 - (int)strlen(numbers[i].name), "", numbers[i].help, numbers[i].preset);
+        printf("  --%s N%*s%s (default %" PRIu64 "%s)\n", numbers[i].name,
+               16 - (int)strlen(numbers[i].name), "", numbers[i].help, numbers[i].preset,
+               numbers[i].is_duration ? "ms" : "");
     printf(
         "  --help, --version\n\n"
         "Prints `vm NAME PID` for each VM that runs (NAME is - without --name), then\n"
         "`ready N`. On SIGUSR1 each VM prints `count NAME vcpu I io X mmio Y halt Z`: the\n"
         "exits it got from KVM (io includes the one that says the guest has started), and the\n"
-        "halts its guest counted. SIGTERM or SIGINT, or the end of the parent process, ends all.\n");
+        "halts its guest counted. With --load burst each vCPU prints `burst {JSON}` after each\n"
+        "burst: when it really began, how long it took. SIGTERM or SIGINT, or the end of the parent process, ends all.\n");
 }
 
 static enum options_result wrong(const char *option, const char *value, const char *expected)
@@ -85,10 +99,17 @@ static enum options_result parse_number(const struct number_option *number, cons
     char *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
+    if (number->is_duration && strcmp(end, "s") == 0 && value <= number->max) {
+        value *= 1000;
+        end++;
+    } else if (number->is_duration) {
+        end = strcmp(end, "ms") == 0 ? end + 2 : option_text(text);
+    }
     if (errno || end == text || *end || text[0] < '0' || text[0] > '9' || value < number->min ||
         value > number->max) {
-        (void)snprintf(expected, sizeof expected, "a whole number, %" PRIu64 " to %" PRIu64,
-                       number->min, number->max);
+        (void)snprintf(expected, sizeof expected, "a whole number%s, %" PRIu64 " to %" PRIu64 "%s",
+                       number->is_duration ? " of s or ms" : "", number->min, number->max,
+                       number->is_duration ? "ms" : "");
         return wrong(number->name, text, expected);
     }
     *number_of(options, number) = value;
@@ -175,11 +196,6 @@ enum options_result options_parse(int argc, char **argv, struct options *ret_opt
     return OPTIONS_RUN;
 }
 
-static char *option_text(const char *text)
-{
-    return (char *)(uintptr_t)text; /* execv() takes char *const[] and writes to none of them */
-}
-
 void options_to_argv(const struct options *options, const char *program, struct options_argv *ret)
 {
     size_t n = 0;
@@ -195,8 +211,8 @@ void options_to_argv(const struct options *options, const char *program, struct 
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         _Static_assert(7 + 2 * ARRAY_LEN(numbers) < OPTIONS_ARGV_MAX, "every option has its place");
         (void)snprintf(ret->numbers[n], sizeof ret->numbers[n], "--%s", numbers[i].name);
-        (void)snprintf(ret->numbers[n + 1], sizeof ret->numbers[n + 1], "%" PRIu64,
-                       *number_of(options, &numbers[i]));
+        (void)snprintf(ret->numbers[n + 1], sizeof ret->numbers[n + 1], "%" PRIu64 "%s",
+                       *number_of(options, &numbers[i]), numbers[i].is_duration ? "ms" : "");
         ret->argv[n] = ret->numbers[n];
         ret->argv[n + 1] = ret->numbers[n + 1];
         n += 2;

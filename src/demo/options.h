@@ -22,6 +22,7 @@ struct options {
     uint64_t fds;    /* other fds to hold open */
     uint64_t rate;   /* rounds per second and vCPU, 0: as fast as it goes */
     uint64_t rounds; /* after so many each vCPU halts for good; 0: never */
+    uint64_t burst_ms, burst_every_ms, burst_exits; /* of each vCPU, with the load of that name */
 };
 
 enum options_result {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From a VM to its targets. A VM is borrowed whole or not at all where something of ours is short
- * (fds, limits) or forbidden: half a VM's sums would be wrong. A single file that is refused leaves
- * the others alone.
+ * (fds, limits) or forbidden: half a VM's sums would be wrong. So one that comes to have more vCPUs
+ * than it may is let go. A single file that is refused leaves the others alone.
  *
  * One vcpu_id is one target, however many stats fds the VMM has for it: it may have duplicated one,
  * or parked the vCPU and plugged it in again (QEMU then has two). As long as the VMM holds the VM,
@@ -245,8 +245,8 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         r = attach_files(d, vm, files, fresh, &trouble);
     bool forbidden =
         trouble.reason == UNREADABLE_PERMISSION || trouble.reason == UNREADABLE_UNSAFE_KERNEL;
-    if (r < 0 && is_new && !(ways.bpf && forbidden)) /* BPF needs no fd */
-        attach_drop(d, vm);                          /* rather nothing than a half */
+    if (attach_is_half(r, is_new) && !(ways.bpf && forbidden)) /* BPF needs no fd */
+        attach_drop(d, vm);
     else if (ways.bpf)
         attach_want_blocks(d, vm, &trouble);
     if (vm->kernel_pending)

@@ -97,6 +97,39 @@ static int add_block(struct discovery *d, struct found_vm *vm, const struct kern
     return 0;
 }
 
+/* Which thread runs the vCPU, if that is news. */
+static void tell_thread(struct discovery *d, struct found_vm *vm, const struct kernel_block *block)
+{
+    struct found_target *target = attach_find_target(vm, block->vcpu);
+    if (!target || block->vcpu < 0)
+        return;
+    vm->lacks_tids = vm->lacks_tids || block->tid <= 0;
+    if (block->tid <= 0 || block->tid == target->tid)
+        return;
+    target->tid = block->tid;
+    attach_tell_tid(d, vm, block->vcpu, DISCOVERY_TID_RUNS, block->tid);
+}
+
+/* Whether BPF has named a thread of it. */
+static bool has_tids(const struct found_vm *vm)
+{
+    for (size_t i = 0; i < vm->n_targets; i++) {
+        if (vm->targets[i].tid)
+            return true;
+    }
+    return false;
+}
+
+void attach_ask_for_tids(struct discovery *d)
+{
+    bool lost = d->sink.tids_lost && d->sink.tids_lost(d->sink.ctx);
+    for (size_t i = 0; d->sink.vcpu_tid && i < d->n_vms; i++) {
+        struct found_vm *vm = d->vms[i];
+        if (vm->handle && (vm->lacks_tids || (lost && has_tids(vm))))
+            vm->kernel_pending = d->kernel_pending = true;
+    }
+}
+
 /* Which VM of the kernel's it is, by the last pass. */
 static int find_kvm(struct discovery *d, const struct found_vm *vm, uint64_t *ret_kvm)
 {
@@ -146,12 +179,35 @@ static int add_blocks(struct discovery *d, struct found_vm *vm, struct trouble *
     if (vm->pin_fd < 0)
         drop_vanished(d, vm, blocks, n);
     attach_set_vcpus(d, vm, (uint32_t)(n - 1));
-    for (size_t i = 0; r == 0 && i < n; i++)
+    vm->lacks_tids = false;
+    for (size_t i = 0; r == 0 && i < n; i++) {
         r = add_block(d, vm, &blocks[i]);
+        if (r == 0)
+            tell_thread(d, vm, &blocks[i]);
+    }
     attach_sort_targets(vm);
     if (r < 0)
         attach_blame_sink(trouble, r);
     return r;
+}
+
+/* The pass has ended well or with `r` < 0: what it has found of the VM is handed on. */
+static void settle_vm(struct discovery *d, struct found_vm *vm, int r)
+{
+    struct trouble trouble = {.reason = UNREADABLE_NOT};
+    bool is_new = vm->n_targets == 0;
+    vm->kernel_pending = false;
+    if (r < 0)
+        attach_blame(&trouble, UNREADABLE_NO_STATS_FD, "BPF cannot look at the kernel's VMs: %s",
+                     strerror(-r));
+    else
+        r = add_blocks(d, vm, &trouble);
+    attach_drop_taken_back(d, vm);
+    if (vm->n_targets == 0 || attach_is_half(r, is_new))
+        attach_drop(d, vm);
+    else
+        trouble = (struct trouble){.reason = UNREADABLE_NOT};
+    attach_conclude(d, vm, &trouble);
 }
 
 void attach_settle(struct discovery *d)
@@ -163,21 +219,7 @@ void attach_settle(struct discovery *d)
         denied_settle(d);
     d->kernel_pending = d->denied_pending = false;
     for (size_t i = 0; i < d->n_vms; i++) {
-        struct found_vm *vm = d->vms[i];
-        struct trouble trouble = {.reason = UNREADABLE_NOT};
-        if (!vm->kernel_pending)
-            continue;
-        vm->kernel_pending = false;
-        if (r < 0)
-            attach_blame(&trouble, UNREADABLE_NO_STATS_FD,
-                         "BPF cannot look at the kernel's VMs: %s", strerror(-r));
-        else
-            (void)add_blocks(d, vm, &trouble);
-        attach_drop_taken_back(d, vm);
-        if (vm->n_targets == 0)
-            attach_drop(d, vm);
-        else
-            trouble = (struct trouble){.reason = UNREADABLE_NOT};
-        attach_conclude(d, vm, &trouble);
+        if (d->vms[i]->kernel_pending)
+            settle_vm(d, d->vms[i], r);
     }
 }

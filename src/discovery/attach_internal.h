@@ -24,6 +24,14 @@ void attach_blame(struct trouble *trouble, enum unreadable_reason reason, const 
 void attach_conclude(struct discovery *d, struct found_vm *vm, const struct trouble *trouble);
 /* Sees to it that the VM's stats fds may be read. Returns 0, or -errno with *trouble. */
 MUST_USE int attach_make_safe(struct discovery *d, struct found_vm *vm, struct trouble *trouble);
+/*
+ * Whether what an attempt that ended with `r` leaves of a VM is a half, which is not read at all:
+ * of a new one, and of any that has more vCPUs than it may.
+ */
+static inline bool attach_is_half(int r, bool is_new)
+{
+    return r == -ENOSPC || (r < 0 && is_new);
+}
 void attach_set_vcpus(struct discovery *d, struct found_vm *vm, uint32_t n);
 
 /* By vcpu_id, then number. */
@@ -82,7 +90,8 @@ void attach_drop_taken_back(struct discovery *d, struct found_vm *vm);
 struct borrowed {
     struct kvm_file file;
     const struct schema *schema;
-    int fd; /* owned; -1: none */
+    int fd;            /* owned; -1: none */
+    pid_t creator_tid; /* that made it, in the initial pid namespace; 0: not known */
 };
 
 /* Reads what is in the stats file at ret_borrowed->fd. Returns 0, or -errno with *trouble. */
@@ -91,6 +100,10 @@ MUST_USE int attach_open_stats(struct discovery *d, struct found_vm *vm,
 /* Consumes the fds. Returns 0, or -errno with *trouble. */
 MUST_USE int attach_add_targets(struct discovery *d, struct found_vm *vm, enum target_source source,
                                 struct borrowed *borrowed, size_t n, struct trouble *trouble);
+
+/* Tells the sink of a thread of a vCPU that it has; what is none is not told. */
+void attach_tell_tid(struct discovery *d, const struct found_vm *vm, int32_t vcpu,
+                     enum discovery_tid what, pid_t tid);
 
 /* Returns 0 with a pidfd of that very process, or -errno. */
 MUST_USE int attach_open_owner(struct discovery *d, const struct vmm *owner, int *ret_pidfd);

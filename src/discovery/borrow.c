@@ -33,12 +33,27 @@ int attach_open_owner(struct discovery *d, const struct vmm *owner, int *ret_pid
     return 0;
 }
 
-/* "kvm-<tid>" or "kvm-<tid>/vcpu-<n>": the thread that made the object. */
-static void learn_creator(struct found_vm *vm, const char *id)
+/*
+ * "kvm-<tid>" or "kvm-<tid>/vcpu-<n>": the thread that made the object, in the initial pid
+ * namespace.
+ */
+static void learn_creator(struct found_vm *vm, struct borrowed *borrowed, const char *id)
 {
     int tid;
-    if (vm->creator_tid == 0 && sscanf(id, "kvm-%d", &tid) == 1 && tid > 0)
+    if (sscanf(id, "kvm-%d", &tid) != 1 || tid <= 0)
+        return;
+    borrowed->creator_tid = tid;
+    if (vm->creator_tid == 0)
         vm->creator_tid = tid;
+}
+
+void attach_tell_tid(struct discovery *d, const struct found_vm *vm, int32_t vcpu,
+                     enum discovery_tid what, pid_t tid)
+{
+    if (!d->sink.vcpu_tid || vcpu < 0 || tid <= 0)
+        return;
+    d->sink.vcpu_tid(d->sink.ctx, vm->handle, vcpu, what, tid);
+    d->sink_changed = true;
 }
 
 /*
@@ -87,7 +102,7 @@ int attach_open_stats(struct discovery *d, struct found_vm *vm, struct borrowed 
         attach_blame(trouble, UNREADABLE_BAD_STATS, "%s", error.message);
         return r;
     }
-    learn_creator(vm, id);
+    learn_creator(vm, borrowed, id);
     return 0;
 }
 
@@ -150,6 +165,7 @@ void attach_drop(struct discovery *d, struct found_vm *vm)
     vm->n_targets = 0;
     vm->pin_fd = -1; /* the sink closes it */
     vm->kernel_pending = false;
+    vm->lacks_tids = false;
 }
 
 int attach_add_vm(struct discovery *d, struct found_vm *vm, int pidfd, struct trouble *trouble)
@@ -161,6 +177,7 @@ int attach_add_vm(struct discovery *d, struct found_vm *vm, int pidfd, struct tr
         .machine = vm->identity.machine,
         .unit = vm->identity.unit,
         .pid = vm->owner->pid,
+        .start_ticks = vm->owner->start_ticks,
         .start_wall_ns = vm->owner->start_wall_ns,
         .created_ns = vm->created_ns,
         .n_vcpus = vm->n_vcpus,
@@ -239,14 +256,17 @@ int attach_add_targets(struct discovery *d, struct found_vm *vm, enum target_sou
         int fd = steal_fd(&borrowed[i].fd);
         r = d->sink.target_add(d->sink.ctx, vm->handle, borrowed[i].file.vcpu, borrowed[i].schema,
                                source, fd);
-        if (r == 0)
+        if (r == 0) {
             attach_note_target(vm, &(struct found_target){
                                        .source = source,
                                        .file = borrowed[i].file,
                                        .same_open_file = true,
                                    });
-        else if (r == -EEXIST)
+            attach_tell_tid(d, vm, borrowed[i].file.vcpu, DISCOVERY_TID_MADE,
+                            borrowed[i].creator_tid);
+        } else if (r == -EEXIST) {
             r = 0;
+        }
     }
     attach_sort_targets(vm);
     d->sink_changed = d->roster_changed = true;

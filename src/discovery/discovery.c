@@ -12,8 +12,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
-#include "uevents.h"
-
 /*
  * When to look at a process after the kernel has said that it made a VM. The event comes before the
  * VMM has the VM's fd; vCPUs and stats fds follow as the VMM likes.
@@ -174,7 +172,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
     struct process *process = processes_get(d, tgid);
     if (!process)
         return;
-    process->made_vm = true;
+    process->n_made++;
     process->creation_ns = now_ns;
     process->creator_tid = event->tid;
     looks_start(d, process, now_ns);
@@ -183,6 +181,12 @@ static void vm_created(struct discovery *d, const struct uevent *event)
 /* One of a VMM's VMs is no more: none that is read, those are held by us. */
 static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
+    pid_t tgid;
+    struct process *maker = event->tid > 0 && proc_tgid(d->proc, event->tid, &tgid) == 0
+                                ? processes_find(d, tgid)
+                                : NULL;
+    if (maker && maker->n_made)
+        maker->n_made--;
     for (size_t i = 0; i < d->n_vms; i++) {
         struct found_vm *vm = d->vms[i];
         if (vm->kvm && vm->creator_tid == event->tid) {
@@ -209,7 +213,7 @@ static void events_were_lost(struct discovery *d)
                  "processes",
                  d->events_lost);
     d->look_at_everything = true;
-    d->kernel_vms = -1;
+    d->kernel_count.vms = -1;
     d->roster_changed = true;
     hurry(d);
 }
@@ -227,10 +231,8 @@ static void collect_uevents(struct discovery *d)
             return;
         if (r == 0)
             continue;
-        if (event.count >= 0 && event.count != d->kernel_vms) {
-            d->kernel_vms = event.count;
+        if (kernel_count_take(&d->kernel_count, &event, clock_now_ns()))
             d->roster_changed = true;
-        }
         switch (event.kind) {
         case UEVENT_VM_CREATED:
             vm_created(d, &event);
@@ -298,41 +300,6 @@ void discovery_read_failed(struct discovery *d, void *owner, int32_t vcpu, int e
 
 /* --- rounds --- */
 
-static void take_config(struct discovery *d)
-{
-    struct config *config = atomic_exchange(&d->new_config, NULL);
-    if (!config)
-        return;
-    config_unref(d->config);
-    d->config = config;
-    given_set_config(d->given, config);
-    d->sink.set_config(d->sink.ctx, config);
-    d->fds_exhausted = d->vms_full = false;
-    for (size_t i = 0; i < d->n_vms; i++)
-        attach_refresh(d, d->vms[i]);
-    d->sink_changed = d->roster_changed = true;
-    d->rescan_due_ns = d->rescanned_ns + config->discovery.rescan_ns;
-}
-
-/* VMs of processes whose fds may not be listed: a pass of BPF is cheap, and tells. */
-static void ask_for_denied(struct discovery *d)
-{
-    bool can_ask = denied_can_ask(d);
-    d->denied_pending = d->denied_pending || can_ask;
-    if (!d->denied_said && can_ask)
-        log_info("discovery",
-                 "the files of %u process(es) may not be listed: VMs there are found and read by "
-                 "BPF's pass over all files, which takes longer than reading VMs that can be held; "
-                 "that would take CAP_SYS_PTRACE",
-                 d->n_denied);
-    else if (!d->denied_said)
-        log_warn("discovery",
-                 "the files of %u process(es) may not be listed, VMs there are found by the "
-                 "kernel's events alone and cannot be read: it takes CAP_SYS_PTRACE",
-                 d->n_denied);
-    d->denied_said = true;
-}
-
 static void rescan(struct discovery *d)
 {
     int r = procscan_rescan(d, d->look_at_everything);
@@ -347,8 +314,8 @@ static void rescan(struct discovery *d)
     }
     d->rescan_error = 0;
     d->look_at_everything = false;
-    if (d->n_denied)
-        ask_for_denied(d);
+    unseen_say(d);
+    attach_ask_for_tids(d);
 }
 
 /*
@@ -384,7 +351,7 @@ static int64_t finish(struct discovery *d)
 
 static void first_look(struct discovery *d)
 {
-    take_config(d);
+    discovery_take_change(d);
     d->roster_changed = true; /* an empty one is news too */
     rescan(d);
     for (int i = 0; i < LOOK_ROUNDS_MAX; i++) {
@@ -413,6 +380,11 @@ static void *discovery_main(void *arg)
 {
     struct discovery *d = arg;
     (void)pthread_setname_np(pthread_self(), "discovery");
+    while (sem_wait(&d->go) < 0)
+        ; /* EINTR */
+    if (atomic_load(&d->stopping))
+        return NULL;
+    given_restore(d->given);
     first_look(d);
     while (!atomic_load(&d->stopping)) {
         int64_t due_ns = finish(d);
@@ -428,7 +400,7 @@ static void *discovery_main(void *arg)
             collect_uevents(d);
         if (d->sink.events_fd >= 0)
             d->sink.collect_events(d->sink.ctx, d);
-        take_config(d);
+        discovery_take_change(d);
         int64_t now_ns = clock_now_ns();
         if (now_ns >= d->rescan_due_ns)
             rescan(d);
@@ -447,6 +419,7 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     if (!d)
         return -ENOMEM;
     d->uevents_fd = d->epoll_fd = d->wake_fd = -1;
+    (void)sem_init(&d->go, 0, 0);
     d->store = store;
     d->proc = proc;
     d->broker = broker;
@@ -454,7 +427,7 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     d->sink = *sink;
     d->self = getpid();
     d->counts_fds = proc_counts_fds(proc);
-    d->kernel_vms = -1;
+    d->kernel_count.vms = -1;
     int r = kernelview_new(broker, store, &d->kernelview);
     if (r == 0)
         r = given_new(d, &d->given);
@@ -470,17 +443,37 @@ int discovery_new(struct store *store, const struct proc *proc, struct broker *b
     return 0;
 }
 
+void discovery_take_passed(struct discovery *d, struct passed_fds *passed)
+{
+    given_take_passed(d->given, passed);
+}
+
 static int watch(struct discovery *d, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN};
     return epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-int discovery_start(struct discovery *d)
+int discovery_spawn(struct discovery *d)
 {
     sigset_t all, before;
 
-    int r = watch(d, d->wake_fd);
+    /* Before the first look, so that no VM is made between the two. */
+    d->uevents_error = uevents_open(&d->uevents_fd);
+    /* Signals are the main thread's. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    int r = -pthread_create(&d->thread, NULL, discovery_main, d);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    d->spawned = r == 0;
+    return r;
+}
+
+int discovery_start(struct discovery *d)
+{
+    int r = d->spawned ? 0 : discovery_spawn(d);
+    if (r == 0)
+        r = watch(d, d->wake_fd);
     if (r == 0 && d->sink.events_fd >= 0)
         r = watch(d, d->sink.events_fd);
     if (r == 0)
@@ -489,10 +482,7 @@ int discovery_start(struct discovery *d)
         r = watch(d, given_epoll_fd(d->given));
     if (r < 0)
         return r;
-    /* Before the first look, so that no VM is made between the two. */
-    r = uevents_open(&d->uevents_fd);
-    if (r == 0)
-        r = watch(d, d->uevents_fd);
+    r = d->uevents_error < 0 ? d->uevents_error : watch(d, d->uevents_fd);
     if (r < 0)
         log_warn("discovery",
                  "no events from the kernel (%s): new VMs are found by the look every %" PRId64
@@ -501,31 +491,19 @@ int discovery_start(struct discovery *d)
     if (!d->counts_fds)
         log_info("discovery", "this kernel (before 6.2) does not tell how many fds a process has: "
                               "what no event tells of is found within a minute");
-
-    /* Signals are the main thread's. */
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    r = -pthread_create(&d->thread, NULL, discovery_main, d);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    d->started = r == 0;
-    return r;
-}
-
-static void wake(struct discovery *d)
-{
-    uint64_t one = 1;
-    ssize_t n = write(d->wake_fd, &one, sizeof one);
-    (void)n; /* EAGAIN: it is awake */
+    (void)sem_post(&d->go);
+    return 0;
 }
 
 void discovery_stop(struct discovery *d)
 {
-    if (!d->started)
+    if (!d->spawned)
         return;
     atomic_store(&d->stopping, true);
-    wake(d);
+    discovery_wake(d);
+    (void)sem_post(&d->go);
     (void)pthread_join(d->thread, NULL);
-    d->started = false;
+    d->spawned = false;
 }
 
 void discovery_free(struct discovery *d)
@@ -538,11 +516,12 @@ void discovery_free(struct discovery *d)
     kernelview_free(d->kernelview);
     processes_free(d);
     free(d->looks);
-    config_unref(atomic_exchange(&d->new_config, NULL));
+    discovery_change_free(atomic_exchange(&d->change, NULL));
     config_unref(d->config);
     d->uevents_fd = fd_close(d->uevents_fd);
     d->epoll_fd = fd_close(d->epoll_fd);
     d->wake_fd = fd_close(d->wake_fd);
+    (void)sem_destroy(&d->go);
     free(d);
 }
 
@@ -555,10 +534,4 @@ int discovery_look_once(struct discovery *d)
         return -ENOMEM;
     atomic_store(&d->store->self.looked_once, true);
     return 0;
-}
-
-void discovery_set_config(struct discovery *d, struct config *config)
-{
-    config_unref(atomic_exchange(&d->new_config, config_ref(config)));
-    wake(d);
 }

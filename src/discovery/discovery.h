@@ -7,6 +7,7 @@
 
 #include "broker.h"
 #include "config.h"
+#include "passed.h"
 #include "proc.h"
 #include "store.h"
 
@@ -18,9 +19,16 @@ struct discovery_vm {
     const char *name, *uuid, *vmm, *machine, *unit; /* "" when unknown */
     const char *source;                             /* static */
     pid_t pid;
+    uint64_t start_ticks; /* of the process, since boot */
     int64_t start_wall_ns;
     int64_t created_ns; /* monotonic; 0: not known */
     uint32_t n_vcpus;
+};
+
+/* What a tid that has to do with a vCPU is known for. */
+enum discovery_tid {
+    DISCOVERY_TID_RUNS, /* it ran the vCPU last, by BPF: in our own pid namespace */
+    DISCOVERY_TID_MADE, /* it made the vCPU, by the statistics' id: in the initial pid namespace */
 };
 
 /*
@@ -51,6 +59,11 @@ struct discovery_sink {
     void (*target_remove)(void *ctx, struct discovery_handle *handle, int32_t vcpu);
     /* The fd given by target_add, for comparing files; -1 when there is none. */
     int (*target_fd)(void *ctx, struct discovery_handle *handle, int32_t vcpu);
+    /* A thread of a vCPU that was added. NULL: nobody wants to know. */
+    void (*vcpu_tid)(void *ctx, struct discovery_handle *handle, int32_t vcpu,
+                     enum discovery_tid what, pid_t tid);
+    /* Whether a vCPU is without the thread it had; asked at each rescan. NULL: no. */
+    bool (*tids_lost)(void *ctx);
     void (*vm_set_vcpus)(void *ctx, struct discovery_handle *handle, uint32_t n_vcpus);
     void (*vm_remove)(void *ctx, struct discovery_handle *handle);
     /* The label and interval the VM got; valid until the next commit. */
@@ -69,6 +82,18 @@ struct discovery_sink {
 MUST_USE int discovery_new(struct store *store, const struct proc *proc, struct broker *broker,
                            struct config *config, const struct discovery_sink *sink,
                            struct discovery **ret_discovery);
+/*
+ * Before the start: takes what is for it of the fds that were passed to us, the handoff's listening
+ * socket and the files of VMs that a former run has stored.
+ */
+void discovery_take_passed(struct discovery *discovery, struct passed_fds *passed);
+/*
+ * The part of the start that takes privileges, which the calling thread may drop afterwards: makes
+ * the thread, which keeps them and does nothing yet, and listens for the kernel's events. Returns 0
+ * or -errno.
+ */
+MUST_USE int discovery_spawn(struct discovery *discovery);
+/* Spawns it, if nobody has, and lets it begin. Returns 0 or -errno. */
 MUST_USE int discovery_start(struct discovery *discovery);
 /* Joins the thread; what was found stays with the sink. Idempotent. */
 void discovery_stop(struct discovery *discovery);
@@ -78,9 +103,19 @@ DEFINE_CLEANUP(struct discovery *, discovery_free)
 /* One full look over all processes, in the caller's thread, for --once; not with discovery_start().
  */
 MUST_USE int discovery_look_once(struct discovery *discovery);
-/* A new configuration is in force; discovery matches all VMs anew. Takes a reference. THREADS: any.
+/*
+ * A new configuration, in two steps. What can fail is done first, aside: it changes nothing.
+ * `former` is what was adopted last. Returns 0, or -errno with *ret_error.
  */
-void discovery_set_config(struct discovery *discovery, struct config *config);
+struct discovery_change;
+MUST_USE int discovery_prepare(const struct discovery *discovery, const struct config *former,
+                               struct config *config, struct discovery_change **ret_change,
+                               struct config_error *ret_error);
+/* It is in force: discovery matches all VMs anew. Consumes the change. THREADS: one at a time. */
+void discovery_adopt(struct discovery *discovery, struct discovery_change *change);
+/* Undoes the preparations. */
+void discovery_change_free(struct discovery_change *change);
+DEFINE_CLEANUP(struct discovery_change *, discovery_change_free)
 
 /* From collect_events(), on the discovery thread. */
 void discovery_vm_exited(struct discovery *discovery, void *owner);

@@ -12,34 +12,13 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 
-#include "handoff.h"
-#include "internal.h"
+#include "given_internal.h"
 
 enum {
     EVENTS_AT_ONCE = 64,
     /* A VMM gives a VM back just before it closes it. */
     LOOK_AFTER_GONE_MS = 50,
-};
-
-struct given_process {
-    struct given_process *next;
-    pid_t pid;
-    int pidfd; /* owned */
-    size_t n_vms;
-    bool exited;
-};
-
-struct given {
-    struct discovery *d;
-    struct handoff *handoff; /* owned */
-    int epoll_fd;            /* of the pidfds and the handoff's */
-    struct given_process *processes;
-    struct given_vm *vms;
-    size_t n_vms;
-    bool changed; /* some VM's is */
-    uint64_t pass;
 };
 
 /* --- the table --- */
@@ -77,7 +56,7 @@ pid_t given_pid(const struct given_vm *vm)
     return vm->process->pid;
 }
 
-static void touch(struct given *given, struct given_vm *vm)
+void given_touch(struct given *given, struct given_vm *vm)
 {
     vm->changed = true;
     given->changed = true;
@@ -119,8 +98,7 @@ static struct given_process *get_process(struct given *given, const struct hando
     return process;
 }
 
-/* Frees it and closes its files, on the handoff's thread for that. */
-static void free_vm(struct given *given, struct given_vm *vm)
+void given_free_vm(struct given *given, struct given_vm *vm)
 {
     struct given_vm **at = &given->vms;
     while (*at && *at != vm)
@@ -130,6 +108,7 @@ static void free_vm(struct given *given, struct given_vm *vm)
         given->n_vms--;
         vm->process->n_vms--;
     }
+    given_unstore_vm(given, vm);
     for (size_t i = 0; i < vm->n; i++)
         handoff_close_fd(given->handoff, vm->files[i].fd);
     handoff_close_fd(given->handoff, vm->pin_fd);
@@ -141,8 +120,7 @@ static void free_vm(struct given *given, struct given_vm *vm)
     free(vm);
 }
 
-/* Takes the fd on success. */
-static int add_file(struct given_vm *vm, int32_t vcpu, int fd)
+int given_add_file(struct given_vm *vm, int32_t vcpu, int fd)
 {
     size_t at = 0;
     if (vm->n == vm->capacity) {
@@ -171,7 +149,7 @@ static void drop_file(struct given *given, struct given_vm *vm, const struct giv
 
 /* --- what comes from the socket --- */
 
-static bool same_open_file(struct discovery *d, int a, int b)
+bool given_same_file(struct discovery *d, int a, int b)
 {
     return a >= 0 && b >= 0 && broker_same_file(d->broker, d->self, a, d->self, b) > 0;
 }
@@ -183,19 +161,35 @@ static struct given_vm *find_earlier(struct given *given, const struct handoff_p
     for (struct given_vm *other = given->vms; other; other = other->next) {
         const struct given_file *stats = given_find_file(other, -1);
         if (other->peer == 0 && other->process->pid == peer->pid && !other->process->exited &&
-            (same_open_file(given->d, other->pin_fd, vm->vm_fd) ||
-             (stats && same_open_file(given->d, stats->fd, vm->stats_fd))))
+            (given_same_file(given->d, other->pin_fd, vm->vm_fd) ||
+             (stats && given_same_file(given->d, stats->fd, vm->stats_fd))))
             return other;
     }
     return NULL;
 }
 
-/* Our table of fds is for all of us: some are left for what is not given. */
-static bool fds_are_short(int fd)
+struct given_vm *given_add_vm(struct given *given, const struct handoff_peer *peer,
+                              const struct handoff_vm *spec)
 {
-    struct rlimit limit;
-    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 2 * BROKER_FDS_RESERVED &&
-           (rlim_t)fd >= limit.rlim_cur - BROKER_FDS_RESERVED;
+    struct given_vm *vm = calloc(1, sizeof *vm);
+    if (!vm)
+        return NULL;
+    vm->pin_fd = -1;
+    vm->peer = peer->id;
+    vm->uid = peer->uid;
+    vm->number = spec->vm;
+    vm->name = strdup(spec->name);
+    vm->uuid = strdup(spec->uuid);
+    vm->process = get_process(given, peer);
+    if (!vm->name || !vm->uuid || !vm->process) {
+        given_free_vm(given, vm);
+        return NULL;
+    }
+    vm->process->n_vms++;
+    vm->next = given->vms;
+    given->vms = vm;
+    given->n_vms++;
+    return vm;
 }
 
 static int vm_given(void *ctx, const struct handoff_peer *peer, const struct handoff_vm *spec)
@@ -213,28 +207,18 @@ static int vm_given(void *ctx, const struct handoff_peer *peer, const struct han
         return 0;
     }
     if (given->n_vms >= given->d->config->limits.max_vms ||
-        fds_are_short(MAX_OF(spec->stats_fd, spec->vm_fd)))
+        broker_fds_are_short(MAX_OF(spec->stats_fd, spec->vm_fd)))
         return -ENOSPC;
-    vm = calloc(1, sizeof *vm);
+    vm = given_add_vm(given, peer, spec);
     if (!vm)
         return -ENOMEM;
-    vm->pin_fd = -1;
-    vm->peer = peer->id;
-    vm->number = spec->vm;
-    vm->name = strdup(spec->name);
-    vm->uuid = strdup(spec->uuid);
-    vm->process = get_process(given, peer);
-    if (!vm->name || !vm->uuid || !vm->process || add_file(vm, -1, spec->stats_fd) < 0) {
-        vm->n = 0;
-        free_vm(given, vm);
+    if (given_add_file(vm, -1, spec->stats_fd) < 0) {
+        given_free_vm(given, vm);
         return -ENOMEM;
     }
     vm->pin_fd = spec->vm_fd;
-    vm->process->n_vms++;
-    vm->next = given->vms;
-    given->vms = vm;
-    given->n_vms++;
-    touch(given, vm);
+    given_store_vm(given, vm);
+    given_touch(given, vm);
     return 0;
 }
 
@@ -253,12 +237,14 @@ static int vcpu_given(void *ctx, const struct handoff_peer *peer, const struct h
     }
     if (there)
         return -EEXIST;
-    if (vm->n > given->d->config->limits.max_vcpus_per_vm || fds_are_short(spec->stats_fd))
+    if (vm->n > given->d->config->limits.max_vcpus_per_vm || broker_fds_are_short(spec->stats_fd))
         return -ENOSPC;
-    int r = add_file(vm, spec->vcpu, spec->stats_fd);
-    if (r == 0)
-        touch(given, vm);
-    return r;
+    int r = given_add_file(vm, spec->vcpu, spec->stats_fd);
+    if (r < 0)
+        return r;
+    given_store_file(given, vm, spec->stats_fd);
+    given_touch(given, vm);
+    return 0;
 }
 
 /* The VM has lost what was given of it. */
@@ -268,7 +254,7 @@ static void let_go(struct given *given, struct given_vm *vm)
     struct found_vm *found = vm->vm;
     pid_t pid = vm->process->pid;
     bool exited = vm->process->exited;
-    free_vm(given, vm);
+    given_free_vm(given, vm);
     if (!found) {
         looks_add(d, pid, clock_now_ns() + LOOK_AFTER_GONE_MS * NSEC_PER_MSEC);
         return;
@@ -281,7 +267,7 @@ static void let_go(struct given *given, struct given_vm *vm)
     /* Another may have been given of the same VM. */
     for (struct given_vm *other = given->vms; other; other = other->next) {
         if (!other->vm)
-            touch(given, other);
+            given_touch(given, other);
     }
     if (!exited || found->owner->pid != pid)
         attach_refresh(d, found);
@@ -306,7 +292,8 @@ static int vcpu_gone(void *ctx, const struct handoff_peer *peer, uint64_t number
     if (!file)
         return -ENOENT;
     drop_file(given, vm, file);
-    touch(given, vm);
+    given_unstore_file(given, vm);
+    given_touch(given, vm);
     return 0;
 }
 
@@ -350,165 +337,12 @@ void given_collect(struct given *given)
     handoff_dispatch(given->handoff);
 }
 
-/* --- which VM it is --- */
-
-static size_t count_unmatched(const struct given *given, const struct given_process *process)
-{
-    size_t n = 0;
-    for (const struct given_vm *vm = given->vms; vm; vm = vm->next)
-        n += vm->process == process && !vm->vm;
-    return n;
-}
-
-static bool key_is_a_vm_file(const struct found_vm *vm)
-{
-    const struct kvm_file_list *files = &vm->owner->files;
-    for (size_t i = 0; i < files->n; i++) {
-        if (files->files[i].fd == vm->key_fd)
-            return files->files[i].kind == KVM_FILE_VM;
-    }
-    return false;
-}
-
-/* The one VM of its process, if it has one and nothing speaks against it. */
-static struct found_vm *find_only_one(const struct given *given, const struct given_vm *vm,
-                                      const struct process *process)
-{
-    const struct vmm *vmm = process->vmm;
-    if (!vmm || vmm->n_holdings != 1 || count_unmatched(given, vm->process) != 1)
-        return NULL;
-    struct found_vm *found = vmm->holdings[0].vm;
-    /* The VM's own file has been compared: it is another one. */
-    if (found->given || (vm->pin_fd >= 0 && !process->denied && key_is_a_vm_file(found)))
-        return NULL;
-    return found;
-}
-
-/* Its fds may not be listed: by BPF's word, by the kernel's, or because it was given. */
-static struct found_vm *find_denied(struct discovery *d, const struct given_vm *vm,
-                                    struct process *process)
-{
-    struct found_vm *found = NULL;
-    uint64_t kvm;
-    if (vm->pin_fd >= 0 && denied_can_ask(d)) {
-        if (kernelview_find(d->kernelview, d->self, vm->pin_fd, &kvm) < 0) {
-            d->denied_pending = true; /* the next pass will tell */
-            return NULL;
-        }
-        for (size_t i = 0; i < d->n_vms; i++) {
-            if (d->vms[i]->kvm == kvm && !d->vms[i]->given)
-                return d->vms[i];
-        }
-    }
-    for (size_t i = 0; process->vmm && i < process->vmm->n_holdings; i++) {
-        found = process->vmm->holdings[i].vm;
-        if (found->key_fd < 0 && !found->kvm && !found->given)
-            return found;
-    }
-    return look_add_denied(d, process, &found) < 0 ? NULL : found;
-}
-
-static struct found_vm *find_match(struct given *given, struct given_vm *vm)
-{
-    struct discovery *d = given->d;
-    struct found_vm *found = NULL;
-    vm->twice = false;
-    struct process *process = processes_find(d, vm->process->pid);
-    if (!process)
-        return NULL;
-    if (vm->pin_fd >= 0 && vms_find(d, d->self, vm->pin_fd, NULL, &found) < 0)
-        found = NULL;
-    if (found) {
-        vm->twice = found->given != NULL; /* then the other one serves */
-        return vm->twice ? NULL : found;
-    }
-    found = find_only_one(given, vm, process);
-    return found || !process->denied ? found : find_denied(d, vm, process);
-}
-
-/* What the VMM calls it counts where nothing else tells. Returns whether it does. */
-static bool take_hint(char **name, const char *hint)
-{
-    char *copy = **name || !*hint ? NULL : strdup(hint);
-    if (!copy)
-        return false;
-    free(*name);
-    *name = copy;
-    return true;
-}
-
-static void match(struct given *given, struct given_vm *vm, struct found_vm *found)
-{
-    bool named = take_hint(&found->identity.name, vm->name);
-    named = take_hint(&found->identity.uuid, vm->uuid) || named;
-    /* A name is for a VM's whole life: it begins anew. */
-    if (named)
-        attach_drop(given->d, found);
-    vm->vm = found;
-    found->given = vm;
-}
-
-/* Whether it is known for certain that its process does not hold that VM. */
-static bool is_over(const struct given_vm *vm, const struct process *process)
-{
-    if (!process || !process->listed || process->denied)
-        return false;
-    return !process->vmm || (vm->pin_fd >= 0 && !vm->twice);
-}
-
-/* Returns whether it is over with it. */
-static bool settle_unmatched(struct given *given, struct given_vm *vm)
-{
-    struct discovery *d = given->d;
-    pid_t pid = vm->process->pid;
-    struct process *process = processes_find(d, pid);
-    struct found_vm *found = process ? find_match(given, vm) : NULL;
-    if (!found) {
-        /* It has made the VM: who only keeps it for others does not hand it over. */
-        process = processes_get(d, pid);
-        if (process)
-            process->made_vm = true;
-        procscan_look(d, pid, true);
-        found = find_match(given, vm);
-        process = processes_find(d, pid);
-    }
-    if (found) {
-        match(given, vm, found);
-        return false;
-    }
-    return is_over(vm, process);
-}
-
-void given_settle(struct given *given)
-{
-    struct given_vm *vm = given->vms;
-    if (!given->changed)
-        return;
-    given->changed = false;
-    given->pass++;
-    while (vm) {
-        if (!vm->changed || vm->pass == given->pass) {
-            vm = vm->next;
-            continue;
-        }
-        vm->changed = false;
-        vm->pass = given->pass;
-        if (!vm->vm && settle_unmatched(given, vm))
-            free_vm(given, vm); /* its process has no VM at all */
-        else if (vm->vm)
-            attach_refresh(given->d, vm->vm);
-        else if (given->d->denied_pending)
-            touch(given, vm); /* until BPF has told */
-        vm = given->vms;      /* a look may have ended others */
-    }
-}
-
 void given_unmatch(struct given *given, struct found_vm *vm)
 {
     if (!vm->given)
         return;
     vm->given->vm = NULL;
-    touch(given, vm->given); /* it is over, or it has turned out to be another */
+    given_touch(given, vm->given); /* it is over, or it has turned out to be another */
     vm->given = NULL;
 }
 
@@ -547,21 +381,48 @@ void given_free(struct given *given)
 {
     if (!given)
         return;
+    /* What is in the store stays there: it is for who comes after us. */
+    fdstore_free(given->store);
+    given->store = NULL;
+    passed_fds_free(&given->restored);
     while (given->vms)
-        free_vm(given, given->vms);
+        given_free_vm(given, given->vms);
     handoff_free(given->handoff);
     given->epoll_fd = fd_close(given->epoll_fd);
     free(given);
 }
 
-int given_start(struct given *given)
+void given_take_passed(struct given *given, struct passed_fds *passed)
 {
-    return handoff_start(given->handoff);
+    int fd = passed_fds_take(passed, PASSED_HANDOFF);
+    if (fd >= 0)
+        handoff_use_socket(given->handoff, fd);
+    given_take_stored(given, passed);
 }
 
-void given_set_config(struct given *given, struct config *config)
+int given_start(struct given *given)
 {
-    handoff_set_config(given->handoff, config);
+    int r = handoff_start(given->handoff);
+    return r < 0 ? r : fdstore_new(&given->store);
+}
+
+int given_prepare(const struct given *given, const struct config *former,
+                  const struct config *config, struct handoff_prepared *ret_prepared,
+                  struct config_error *ret_error)
+{
+    return handoff_prepare(given->handoff, former, config, ret_prepared, ret_error);
+}
+
+void given_set_config(struct given *given, struct config *config, struct handoff_prepared *prepared)
+{
+    struct given_vm *next;
+    handoff_set_config(given->handoff, config, prepared);
+    /* Of connections that are open, it has seen to that. */
+    for (struct given_vm *vm = given->vms; vm; vm = next) {
+        next = vm->next;
+        if (vm->peer == 0 && !handoff_allows(given->handoff, vm->uid))
+            let_go(given, vm);
+    }
 }
 
 int given_epoll_fd(const struct given *given)

@@ -15,6 +15,8 @@
 #include <sys/types.h>
 
 #include "config.h"
+#include "handoff_socket.h"
+#include "passed.h"
 
 struct discovery;
 struct found_vm;
@@ -34,7 +36,9 @@ struct given_vm {
     uint64_t peer;   /* the connection that gave it; 0: it has ended */
     uint64_t number; /* that connection's for the VM */
     int pin_fd;      /* the VM's own file, owned; -1: it was not given */
+    uid_t uid;       /* who gave it */
     char *name, *uuid;
+    char *stored_as; /* in systemd's store; NULL: it is not there */
     size_t n, capacity;
     struct given_file *files; /* owned; by vcpu, the VM's own first */
     struct found_vm *vm;      /* what it is; NULL: not known (yet) */
@@ -45,9 +49,21 @@ struct given_vm {
 
 MUST_USE int given_new(struct discovery *d, struct given **ret_given);
 void given_free(struct given *given);
+/* Before the start: takes what is its own of the fds that were passed to us. */
+void given_take_passed(struct given *given, struct passed_fds *passed);
 /* Opens the socket, if it is wanted. Returns 0 or -errno. */
 MUST_USE int given_start(struct given *given);
-void given_set_config(struct given *given, struct config *config);
+/*
+ * First of all on the thread of discovery, which can see the processes that it is about: what came
+ * back from the store is as if it had been given.
+ */
+void given_restore(struct given *given);
+void given_set_config(struct given *given, struct config *config,
+                      struct handoff_prepared *prepared);
+/* The same as handoff_prepare(). THREADS: any. */
+MUST_USE int given_prepare(const struct given *given, const struct config *former,
+                           const struct config *config, struct handoff_prepared *ret_prepared,
+                           struct config_error *ret_error);
 
 /* Readable when given_collect() has something to do, or due at that time. */
 int given_epoll_fd(const struct given *given);

@@ -141,7 +141,6 @@ static int identify_peer(int fd, struct handoff_peer *ret_peer)
 static enum kvmstatd_handoff_reason objection(const struct handoff *h, const struct connection *c,
                                               const struct handoff_user *user)
 {
-    struct rlimit limit;
     size_t most = connections_max(h);
     if (!user)
         return KVMSTATD_HANDOFF_REASON_PEER;
@@ -149,8 +148,7 @@ static enum kvmstatd_handoff_reason objection(const struct handoff *h, const str
     if (h->n_connections >= most || user->connections >= most - most / 8 ||
         connections_of(h, c->peer.pid) >= HANDOFF_CONNECTIONS_PER_PROCESS)
         return KVMSTATD_HANDOFF_REASON_LIMIT;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 2 * BROKER_FDS_RESERVED &&
-        (rlim_t)c->peer.pidfd >= limit.rlim_cur - BROKER_FDS_RESERVED)
+    if (broker_fds_are_short(c->peer.pidfd))
         return KVMSTATD_HANDOFF_REASON_LIMIT;
     return KVMSTATD_HANDOFF_REASON_NONE;
 }
@@ -235,34 +233,49 @@ static int watch_socket(struct handoff *h)
 
 /* --- listening --- */
 
-static bool is_wanted(const struct handoff *h)
+static bool is_source(const struct config *config)
 {
-    for (size_t i = 0; i < h->config->discovery.n_sources; i++) {
-        if (h->config->discovery.sources[i] == CONFIG_SOURCE_HANDOFF)
-            return h->users.n > 0;
+    for (size_t i = 0; i < config->discovery.n_sources; i++) {
+        if (config->discovery.sources[i] == CONFIG_SOURCE_HANDOFF)
+            return true;
     }
     return false;
+}
+
+static bool is_wanted(const struct handoff *h)
+{
+    return is_source(h->config) && h->users.n > 0;
+}
+
+static const char *why_not(int error)
+{
+    return error == -EEXIST       ? "there is a file that is not a socket"
+           : error == -EADDRINUSE ? "another process listens there"
+                                  : strerrordesc_np(-error);
 }
 
 static void open_socket(struct handoff *h)
 {
     const char *path = h->config->handoff.socket;
-    int r = handoff_socket_open(path, &h->users, &h->socket);
+    bool passed = h->passed_fd >= 0;
+    int r = passed ? handoff_socket_adopt(h->passed_fd, &h->socket)
+                   : handoff_socket_open(path, &h->users, &h->socket);
     h->open_ns = INT64_MAX;
     if (r == 0)
         r = watch_socket(h);
     if (r == 0) {
-        log_info("handoff", "listening at %s", path);
+        log_info("handoff", "listening at %s",
+                 passed ? "the socket that systemd has opened" : path);
         h->open_error = 0;
         return;
     }
     handoff_socket_close(&h->socket);
     h->open_ns = clock_now_ns() + OPEN_AGAIN_MS * NSEC_PER_MSEC;
     if (r != h->open_error)
-        log_warn("handoff", "cannot listen at %s: %s, trying again every %d s", path,
-                 r == -EEXIST       ? "there is a file that is not a socket"
-                 : r == -EADDRINUSE ? "another process listens there"
-                                    : strerror(-r),
+        log_warn("handoff", "cannot listen at %s: %s, trying again every %d s",
+                 passed ? "the socket that systemd has opened" : path,
+                 r == -EINVAL && passed ? "it is not a listening SOCK_SEQPACKET socket"
+                                        : why_not(r),
                  OPEN_AGAIN_MS / 1000);
     h->open_error = r;
 }
@@ -291,6 +304,7 @@ static void apply_users(struct handoff *h, struct handoff_users *users)
     struct connection *next;
     handoff_users_free(&h->users);
     h->users = *users;
+    *users = (struct handoff_users){0};
     for (struct connection *c = h->connections; c; c = next) {
         struct handoff_user *user = handoff_users_find(&h->users, c->peer.uid);
         next = c->next;
@@ -302,9 +316,54 @@ static void apply_users(struct handoff *h, struct handoff_users *users)
     free_ended(h);
 }
 
-void handoff_set_config(struct handoff *h, struct config *config)
+static bool listens_for(const struct config *config)
 {
-    struct handoff_users users;
+    return is_source(config) && config->handoff.allow_users.n > 0;
+}
+
+int handoff_prepare(const struct handoff *h, const struct config *former,
+                    const struct config *config, struct handoff_prepared *ret_prepared,
+                    struct config_error *ret_error)
+{
+    CLEANUP(handoff_prepared_free) struct handoff_prepared prepared = HANDOFF_PREPARED_INIT;
+    const char *path = config->handoff.socket;
+    bool stays = listens_for(former) && strcmp(former->handoff.socket, path) == 0;
+    const char *unknown = "they";
+    int r = handoff_users_resolve(&config->handoff.allow_users, &prepared.users, &unknown);
+    if (r < 0) { /* nobody is turned out because the user database does not answer just now */
+        (void)snprintf(ret_error->message, sizeof ret_error->message,
+                       "handoff.allow_users: %s cannot be looked up: %s", unknown,
+                       strerrordesc_np(-r));
+        return r;
+    }
+    if (h->passed_fd < 0 && !stays && listens_for(config) && prepared.users.n)
+        r = handoff_socket_open(path, &prepared.users, &prepared.socket);
+    /* Of two reloads in quick succession the second may go back to what is not closed yet. */
+    if (r == -EADDRINUSE && handoff_socket_is_ours(path))
+        r = 0;
+    if (r < 0) {
+        (void)snprintf(ret_error->message, sizeof ret_error->message, "handoff.socket: %s: %s",
+                       path, why_not(r));
+        return r;
+    }
+    *ret_prepared = prepared;
+    prepared = HANDOFF_PREPARED_INIT;
+    return 0;
+}
+
+static void use_prepared(struct handoff *h, struct handoff_socket *prepared)
+{
+    close_socket(h);
+    h->socket = *prepared;
+    *prepared = HANDOFF_SOCKET_INIT;
+    if (watch_socket(h) < 0)
+        close_socket(h); /* and opened again as any that could not be */
+    else
+        log_info("handoff", "listening at %s", h->config->handoff.socket);
+}
+
+void handoff_set_config(struct handoff *h, struct config *config, struct handoff_prepared *prepared)
+{
     bool same_users = lists_equal(&h->config->handoff.allow_users, &config->handoff.allow_users);
     bool same_path = strcmp(h->config->handoff.socket, config->handoff.socket) == 0;
 
@@ -312,11 +371,12 @@ void handoff_set_config(struct handoff *h, struct config *config)
     config_unref(h->config);
     h->config = config;
     /* The user database may have changed though the list has not. */
-    if (handoff_users_resolve(&config->handoff.allow_users, &users) == 0)
-        apply_users(h, &users);
+    apply_users(h, &prepared->users);
     if (!h->started)
         return;
-    if (!same_path || !same_users || !is_wanted(h))
+    if (prepared->socket.fd >= 0)
+        use_prepared(h, &prepared->socket);
+    else if (!same_path || !same_users || !is_wanted(h))
         close_socket(h);
     if (is_wanted(h) && h->socket.fd < 0)
         open_socket(h);
@@ -333,7 +393,7 @@ int handoff_new(struct broker *broker, struct selfstats *self, struct config *co
     if (!h)
         return -ENOMEM;
     h->socket = HANDOFF_SOCKET_INIT;
-    h->epoll_fd = h->gate_fd = -1;
+    h->epoll_fd = h->gate_fd = h->passed_fd = -1;
     h->open_ns = h->resume_ns = INT64_MAX;
     h->broker = broker;
     h->self = self;
@@ -349,17 +409,41 @@ int handoff_new(struct broker *broker, struct selfstats *self, struct config *co
     return 0;
 }
 
+void handoff_use_socket(struct handoff *h, int fd)
+{
+    h->passed_fd = fd;
+}
+
 int handoff_start(struct handoff *h)
 {
+    const char *unknown;
     int r = handoff_closer_new(&h->closer);
     if (r == 0)
-        r = handoff_users_resolve(&h->config->handoff.allow_users, &h->users);
+        r = handoff_closer_new(&h->kvm_closer);
     if (r < 0)
         return r;
+    r = handoff_users_resolve(&h->config->handoff.allow_users, &h->users, &unknown);
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0) /* the others are not to wait for it */
+        log_warn(
+            "handoff",
+            "%s (handoff.allow_users) cannot be looked up: %s; looking again at the next reload",
+            unknown, strerrordesc_np(-r));
     h->started = true;
     if (is_wanted(h))
         open_socket(h);
     return 0;
+}
+
+bool handoff_allows(struct handoff *h, uid_t uid)
+{
+    return handoff_users_find(&h->users, uid) != NULL;
+}
+
+bool handoff_would_take(struct handoff *h, uid_t uid)
+{
+    return is_wanted(h) && handoff_allows(h, uid);
 }
 
 void handoff_free(struct handoff *h)
@@ -371,7 +455,9 @@ void handoff_free(struct handoff *h)
         connection_close(h, h->connections);
     free_ended(h);
     handoff_closer_free(h->closer);
+    handoff_closer_free(h->kvm_closer);
     handoff_users_free(&h->users);
+    h->passed_fd = fd_close(h->passed_fd);
     h->epoll_fd = fd_close(h->epoll_fd);
     h->gate_fd = fd_close(h->gate_fd);
     config_unref(h->config);
@@ -380,7 +466,7 @@ void handoff_free(struct handoff *h)
 
 void handoff_close_fd(struct handoff *h, int fd)
 {
-    handoff_closer_put(h->closer, fd);
+    handoff_closer_put(h->kvm_closer, fd);
 }
 
 /* --- dispatching --- */

@@ -7,7 +7,7 @@
  * (an O_PATH fd of one is none), and, where the kernel lets us look, to be held by the process at
  * the other end. It has not been read: its content is the receiver's to check.
  *
- * THREADS: discovery only. A thread of its own closes what is refused.
+ * THREADS: discovery only. Threads of its own close what is refused, and what is let go.
  */
 #pragma once
 
@@ -16,6 +16,7 @@
 
 #include "broker.h"
 #include "config.h"
+#include "handoff_socket.h"
 #include "selfstats.h"
 
 struct handoff;
@@ -68,17 +69,32 @@ MUST_USE int handoff_new(struct broker *broker, struct selfstats *self, struct c
 void handoff_free(struct handoff *handoff);
 DEFINE_CLEANUP(struct handoff *, handoff_free)
 
+/* Before the start: listens at this socket (consumed), not at that of the configuration. */
+void handoff_use_socket(struct handoff *handoff, int fd);
 /*
  * Begins to listen, if the configuration wants it. A socket that cannot be opened is said in the
  * log and tried again: that is no error. Returns 0 or -errno.
  */
 MUST_USE int handoff_start(struct handoff *handoff);
-/* A new configuration is in force. Takes a reference. */
-void handoff_set_config(struct handoff *handoff, struct config *config);
+/* Whether that user may hand over; and besides whether anything is taken from anybody. */
+bool handoff_allows(struct handoff *handoff, uid_t uid);
+bool handoff_would_take(struct handoff *handoff, uid_t uid);
+/*
+ * What of a new configuration can fail or take time: asks who its users are, and listens at its
+ * socket, where `former` did not and it is wanted and not still ours from before. Returns 0, or
+ * -errno with *ret_error and nothing to free. THREADS: any; not that of discovery, which has
+ * capabilities that the libraries of the system's user database need not have.
+ */
+MUST_USE int handoff_prepare(const struct handoff *handoff, const struct config *former,
+                             const struct config *config, struct handoff_prepared *ret_prepared,
+                             struct config_error *ret_error);
+/* A new configuration is in force. Takes a reference, and what was prepared. Cannot fail. */
+void handoff_set_config(struct handoff *handoff, struct config *config,
+                        struct handoff_prepared *prepared);
 
 /*
- * Closes an fd that was given (-1: nothing), on a thread of its own: the last one of a VM takes the
- * VM apart.
+ * Closes a KVM file that was given (-1: nothing), on a thread of its own: the last one of a VM
+ * takes the VM apart.
  */
 void handoff_close_fd(struct handoff *handoff, int fd);
 

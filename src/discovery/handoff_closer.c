@@ -15,7 +15,7 @@ struct handoff_closer {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    unsigned n; /* guarded by lock, as all below */
+    unsigned first, n; /* guarded by lock, as all below */
     struct pending {
         int fd;
         bool is_connection;
@@ -43,7 +43,9 @@ static void *closer_main(void *arg)
             (void)pthread_cond_wait(&closer->wake, &closer->lock);
         if (closer->n == 0)
             break;
-        struct pending next = closer->pending[--closer->n];
+        struct pending next = closer->pending[closer->first];
+        closer->first = (closer->first + 1) % PENDING_MAX;
+        closer->n--;
         (void)pthread_mutex_unlock(&closer->lock);
         if (next.is_connection)
             discard(next.fd);
@@ -109,7 +111,8 @@ static void put(struct handoff_closer *closer, int fd, bool is_connection)
     (void)pthread_mutex_lock(&closer->lock);
     bool room = closer->n < PENDING_MAX;
     if (room) {
-        closer->pending[closer->n++] = (struct pending){fd, is_connection};
+        closer->pending[(closer->first + closer->n++) % PENDING_MAX] =
+            (struct pending){fd, is_connection};
         (void)pthread_cond_signal(&closer->wake);
     }
     (void)pthread_mutex_unlock(&closer->lock);

@@ -3,6 +3,7 @@
  * Closes what came over the handoff socket and is not wanted, on a thread of its own. close() runs
  * the code of whatever the file is: a file system in user space (FUSE) is asked to flush and waited
  * for, the last fd of a VM takes the VM apart. A peer must not be able to stop discovery with that.
+ * In the order in which it comes; so what may hang is not for the same one as what must not wait.
  */
 #pragma once
 

@@ -31,9 +31,11 @@ struct handoff {
     struct selfstats *self;
     struct config *config; /* a reference */
     struct handoff_receiver receiver;
-    struct handoff_closer *closer;
+    struct handoff_closer *closer;     /* of what is refused, which may be any file, and hang */
+    struct handoff_closer *kvm_closer; /* of KVM's files that were taken */
     struct handoff_users users;
     struct handoff_socket socket;
+    int passed_fd; /* owned; a listening socket of systemd's; -1: none, ours is opened */
     pid_t pid;
     int epoll_fd; /* of the socket and the connections */
     int gate_fd;  /* an epoll of that one: what the outside waits for */

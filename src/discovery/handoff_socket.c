@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "handoff_socket.h"
 
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <sys/un.h>
 
 #include "log.h"
+#include "unix_socket.h"
 
 enum {
     BACKLOG = 4096,
@@ -48,32 +50,38 @@ static int resolve(const char *text, uid_t *ret_uid)
     return 0;
 }
 
-int handoff_users_resolve(const struct string_list *names, struct handoff_users *ret_users)
+int handoff_users_resolve(const struct string_list *names, struct handoff_users *ret_users,
+                          const char **ret_unknown)
 {
-    char unknown[256];
-    size_t n_unknown = 0, at = 0;
+    char missing[256];
+    size_t n_missing = 0, at = 0;
+    int error = 0;
     struct handoff_users users = {.users = calloc(names->n + 1, sizeof *users.users)};
     if (!users.users)
         return -ENOMEM;
     for (size_t i = 0; i < names->n; i++) {
         uid_t uid;
-        if (resolve(names->items[i], &uid) == 0) {
+        int r = resolve(names->items[i], &uid);
+        if (r == 0) {
             if (!handoff_users_find(&users, uid))
                 users.users[users.n++].uid = uid;
-            continue;
+        } else if (r == -ENOENT) {
+            if (at < sizeof missing)
+                at += (size_t)snprintf(missing + at, sizeof missing - at, "%s%s",
+                                       n_missing ? ", " : "", names->items[i]);
+            n_missing++;
+        } else if (error == 0) {
+            error = r;
+            *ret_unknown = names->items[i];
         }
-        if (at < sizeof unknown)
-            at += (size_t)snprintf(unknown + at, sizeof unknown - at, "%s%s", n_unknown ? ", " : "",
-                                   names->items[i]);
-        n_unknown++;
     }
-    if (n_unknown)
+    if (n_missing)
         log_info("handoff",
                  "no such user here: %s (handoff.allow_users), looking again at the "
                  "next reload",
-                 unknown);
+                 missing);
     *ret_users = users;
-    return 0;
+    return error;
 }
 
 void handoff_users_free(struct handoff_users *users)
@@ -92,29 +100,6 @@ struct handoff_user *handoff_users_find(struct handoff_users *users, uid_t uid)
 }
 
 /* --- the socket --- */
-
-/* 0 when there is room at the path, -EADDRINUSE when somebody listens there, or another -errno. */
-static int clear_stale(const struct sockaddr_un *address)
-{
-    struct stat st;
-    if (lstat(address->sun_path, &st) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (!S_ISSOCK(st.st_mode))
-        return -EEXIST;
-    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
-        return -EADDRINUSE;
-    if (errno == ENOENT)
-        return 0;
-    /* EAGAIN: its queue is full; EPROTOTYPE: a socket of another type. Somebody is there. */
-    if (errno == EAGAIN || errno == EPROTOTYPE)
-        return -EADDRINUSE;
-    if (errno != ECONNREFUSED)
-        return -errno;
-    return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
-}
 
 static void make_folder(const char *path)
 {
@@ -149,7 +134,7 @@ int handoff_socket_open(const char *path, const struct handoff_users *users,
     (void)strcpy(where.sun_path, path);
     (void)strcpy(made.path, path);
     make_folder(path);
-    int r = clear_stale(&where);
+    int r = unix_socket_clear_stale(&where, SOCK_SEQPACKET);
     if (r < 0)
         return r;
     CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -169,11 +154,49 @@ int handoff_socket_open(const char *path, const struct handoff_users *users,
     return 0;
 }
 
+int handoff_socket_adopt(int passed, struct handoff_socket *ret_socket)
+{
+    int type = 0, listens = 0;
+    socklen_t len = sizeof type;
+    if (getsockopt(passed, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+        getsockopt(passed, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0)
+        return -errno;
+    if (type != SOCK_SEQPACKET || !listens)
+        return -EINVAL;
+    CLEANUP_FD int fd = fcntl(passed, F_DUPFD_CLOEXEC, 0);
+    int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return -errno;
+    *ret_socket = HANDOFF_SOCKET_INIT;
+    ret_socket->fd = steal_fd(&fd);
+    return 0;
+}
+
+bool handoff_socket_is_ours(const char *path)
+{
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    struct ucred listener;
+    socklen_t len = sizeof listener;
+    if (strlen(path) >= sizeof where.sun_path)
+        return false;
+    (void)strcpy(where.sun_path, path);
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd >= 0 && connect(fd, (const struct sockaddr *)&where, sizeof where) == 0 &&
+           getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &len) == 0 &&
+           listener.pid == getpid();
+}
+
 void handoff_socket_close(struct handoff_socket *socket)
 {
     struct stat st;
-    if (socket->fd >= 0 && lstat(socket->path, &st) == 0 && st.st_dev == socket->device &&
-        st.st_ino == socket->inode)
+    if (socket->fd >= 0 && socket->path[0] && lstat(socket->path, &st) == 0 &&
+        st.st_dev == socket->device && st.st_ino == socket->inode)
         (void)unlink(socket->path);
     socket->fd = fd_close(socket->fd);
+}
+
+void handoff_prepared_free(struct handoff_prepared *prepared)
+{
+    handoff_users_free(&prepared->users);
+    handoff_socket_close(&prepared->socket);
 }

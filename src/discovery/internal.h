@@ -11,6 +11,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "clock.h"
@@ -18,6 +19,7 @@
 #include "given.h"
 #include "identity/identity.h"
 #include "kernelview.h"
+#include "uevents.h"
 
 struct found_vm;
 
@@ -28,6 +30,7 @@ struct found_target {
     bool same_open_file;  /* ours is a duplicate of that one; false: the VMM has opened it anew */
     bool by_files;        /* by BPF, without a pin */
     bool failing;         /* the sampler could not read it */
+    pid_t tid;            /* that runs it, as the sink was told; 0: BPF has named none */
 };
 
 struct found_vm {
@@ -44,6 +47,7 @@ struct found_vm {
     int pin_fd;                      /* our duplicate of the key file, kept by the sink; -1: none */
     uint64_t kvm;           /* where no key is known: which VM it is for BPF; 0 not known */
     bool kernel_pending;    /* its blocks are to be looked up in the next pass of BPF */
+    bool lacks_tids;        /* when they were looked up last, a vCPU had not run yet */
     struct given_vm *given; /* what its VMM has handed over; NULL: nothing */
     size_t n_targets;
     struct found_target *targets; /* by vcpu id, the VM scope first */
@@ -80,8 +84,9 @@ struct process {
     pid_t pid;
     bool has_start; /* start_ticks is known: read before the first listing */
     bool listed;
-    bool made_vm; /* the kernel has said so */
-    bool denied;  /* its fds may not be listed */
+    bool gave_vm;    /* it has handed over one that it made */
+    bool denied;     /* its fds may not be listed */
+    uint32_t n_made; /* VMs, by the kernel's word, less those that are no more */
     uint64_t start_ticks;
     int64_t start_wall_ns;
     struct proc_mark mark; /* before the last listing */
@@ -124,29 +129,38 @@ struct discovery {
     bool kernel_pending;           /* some VM's is */
     bool denied_pending;           /* VMs of processes whose fds may not be listed, likewise */
     bool unsafe_said;
-    int64_t kernel_vms; /* -1 not known */
+    struct kernel_count kernel_count;
     int64_t rescanned_ns, rescan_due_ns;
     int64_t fds_budget; /* see procscan.c */
     int64_t searching_since_ns;
     bool fds_exhausted; /* in this pass: no use in trying further */
     bool vms_full;
     uint32_t n_denied; /* processes whose fds may not be listed */
-    bool denied_said;
-    bool sink_changed;   /* to be committed */
-    bool roster_changed; /* to be published */
-    bool log_due;        /* something may be said that had to wait */
+    bool denied_said, hidden_said;
+    unsigned missing_looks; /* full looks in a row that saw fewer VMs than the kernel counts */
+    bool sink_changed;      /* to be committed */
+    bool roster_changed;    /* to be published */
+    bool log_due;           /* something may be said that had to wait */
     int64_t handed_on_ns;
     uint64_t events_lost; /* times */
     bool look_at_everything;
     int rescan_error; /* of the last one: 0 or -errno */
 
     int uevents_fd, epoll_fd;
-    int wake_fd; /* eventfd; THREADS: any may write */
+    int uevents_error; /* of opening it: 0 or -errno */
+    int wake_fd;       /* eventfd; THREADS: any may write */
     pthread_t thread;
-    bool started;
+    bool spawned; /* the thread is there, and waits for `go` until it is started */
+    sem_t go;
     atomic_bool stopping;
-    _Atomic(struct config *) new_config; /* a reference on its way; THREADS: any may exchange */
+    _Atomic(struct discovery_change *) change; /* on its way; THREADS: any may exchange */
 };
+
+/* --- change.c: new configurations --- */
+
+/* Adopts the newest, if there is one. */
+void discovery_take_change(struct discovery *d);
+void discovery_wake(struct discovery *d);
 
 /* --- vms.c: the table of VMs and who holds them --- */
 
@@ -165,6 +179,13 @@ struct found_vm *vms_by_id(struct discovery *d, uint64_t id);
 void vms_let_go(struct discovery *d, struct found_vm *vm, struct vmm *vmm, const char *why);
 /* A further process holds it: the better owner is the one that made it, else the older. */
 void vms_join(struct discovery *d, struct found_vm *vm, struct vmm *vmm, int fd);
+/*
+ * Two in the table have turned out to be one, since a number has silently become another file. Who
+ * holds `twin` by `vm`'s file holds `vm` from now on; `twin` is left to those who hold it by
+ * another, if there are any. `looking`, whose holdings are being made anew, is left alone.
+ */
+void vms_unite(struct discovery *d, struct found_vm *twin, struct found_vm *vm,
+               const struct vmm *looking);
 /* Whether `fd` of `vmm` is the VM's: >0, 0, -errno. */
 MUST_USE int vms_is_held_by(struct discovery *d, const struct found_vm *vm, const struct vmm *vmm,
                             int fd);
@@ -207,8 +228,12 @@ void look_undo_denied(struct discovery *d, const struct found_vm *vm);
 
 /* Reads the VM, or goes on reading it, or says why not: by its owner's files as listed last. */
 void attach_refresh(struct discovery *d, struct found_vm *vm);
+/* Whether other processes' files are of any use; else only what they hand over is. */
+bool attach_looks_at_files(const struct config *config);
 /* After a pass: VMs that BPF is to read get their blocks, all by one look at the kernel. */
 void attach_settle(struct discovery *d);
+/* Has BPF look again at VMs whose vCPUs had not run yet, or may have got other threads. */
+void attach_ask_for_tids(struct discovery *d);
 /* Everything of it is let go. */
 void attach_drop(struct discovery *d, struct found_vm *vm);
 /* Whether the owner's fds still are the files that are read: >0, 0, -errno. */
@@ -234,6 +259,11 @@ void report_label(const struct found_vm *vm, char *ret_label, size_t size);
 void report_log(struct discovery *d);
 void report_gone(struct discovery *d, const struct found_vm *vm, const char *why);
 MUST_USE int report_publish(struct discovery *d);
+
+/* --- unseen.c --- */
+
+/* After a full look: what it could not see. */
+void unseen_say(struct discovery *d);
 
 /* --- discovery.c --- */
 

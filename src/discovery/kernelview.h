@@ -49,7 +49,7 @@ const struct bpf_kvm_file *kernelview_files(const struct kernelview *view, size_
 /* A data block of a VM. */
 struct kernel_block {
     int32_t vcpu; /* -1: the VM's own */
-    pid_t tid;    /* the vCPU's thread; 0: none */
+    pid_t tid;    /* the thread that ran the vCPU last, in our pid namespace; 0: none yet */
     uint64_t address;
     struct bpf_wanted wanted; /* for reading it without a pin */
 };

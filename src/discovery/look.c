@@ -138,7 +138,7 @@ static int resolve(struct discovery *d, struct process *process, struct holding 
         if (process->creation_ns && other->creator_tid == 0)
             take_creation(process, other);
         if (mine)
-            vms_let_go(d, mine, vmm, "it is another process' too");
+            vms_unite(d, mine, other, vmm);
         if (other->owner != vmm)
             vms_join(d, other, vmm, holding->fd);
         return 0;
@@ -216,10 +216,11 @@ static int become_vmm(struct process *process)
 
 /*
  * A VMM is who has vCPUs, or who made the VM by the kernel's word: KVM takes orders from the
- * maker's address space alone. Whoever else holds a kvm-vm file has been given it (a monitor like
- * us, to keep the VM's memory valid), and whoever holds statistics files alone is another monitor.
- * To take those for VMMs would be worse than noise: two monitors would hold each other's fds, and
- * the VM, for ever.
+ * maker's address space alone. (Our kind makes VMs, too, to ask the kernel by, and closes them at
+ * once: made and no more counts for nothing.) Whoever else holds a kvm-vm file has been given it (a
+ * monitor like us, to keep the VM's memory valid), and whoever holds statistics files alone is
+ * another monitor. To take those for VMMs would be worse than noise: two monitors would hold each
+ * other's fds, and the VM, for ever.
  */
 static bool is_vmm(const struct process *process, const struct kvm_file_list *list)
 {
@@ -229,7 +230,7 @@ static bool is_vmm(const struct process *process, const struct kvm_file_list *li
             return true;
         holds_vm = holds_vm || list->files[i].kind == KVM_FILE_VM;
     }
-    return holds_vm && process->made_vm;
+    return holds_vm && (process->n_made || process->gave_vm);
 }
 
 static void refresh_owned(struct discovery *d, struct vmm *vmm)

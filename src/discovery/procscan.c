@@ -246,7 +246,7 @@ static void retry(struct discovery *d)
 /* VMs may be passed on to a process that never made one, of which no event tells. */
 static bool is_searching(struct discovery *d, int64_t now_ns)
 {
-    if (d->kernel_vms < 0 || (uint64_t)d->kernel_vms <= d->n_vms) {
+    if (d->kernel_count.vms < 0 || (uint64_t)d->kernel_count.vms <= d->n_vms) {
         d->searching_since_ns = 0;
         return false;
     }

@@ -218,7 +218,7 @@ int report_publish(struct discovery *d)
     if (!roster)
         return -ENOMEM;
     atomic_init(&roster->refs, 1);
-    roster->kernel_vms = d->kernel_vms;
+    roster->kernel_vms = d->kernel_count.vms;
     roster->vms = calloc(d->n_vms ? d->n_vms : 1, sizeof *roster->vms);
     if (!roster->vms)
         return -ENOMEM;

@@ -6,12 +6,15 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "clock.h"
+
 enum {
     GROUP_KERNEL = 1, /* group 2 is udevd's */
     /* The kernel builds them in 2048 bytes (UEVENT_BUFFER_SIZE) behind a header of path length. */
     MESSAGE_BYTES_MAX = 8192,
     /* Some thousand events: a host's VMs may all be started at once. */
     RECEIVE_BUFFER_BYTES = 4 << 20,
+    OVERTAKEN_MS = 1000,
 };
 
 /* The value of a decimal number that is all of `text`, or -1. */
@@ -30,7 +33,7 @@ static int64_t parse_number(const char *text)
 
 bool uevent_parse(const char *message, size_t len, struct uevent *ret_event)
 {
-    struct uevent event = {.count = -1};
+    struct uevent event = {.count = -1, .made = -1};
     bool is_misc = false, is_kvm = false, has_kind = false;
 
     /* "ACTION@DEVPATH", then KEY=VALUE, each with its NUL. */
@@ -43,6 +46,8 @@ bool uevent_parse(const char *message, size_t len, struct uevent *ret_event)
             is_kvm = true;
         else if (strncmp(p, "COUNT=", 6) == 0)
             event.count = parse_number(p + 6);
+        else if (strncmp(p, "CREATED=", 8) == 0)
+            event.made = parse_number(p + 8);
         else if (strncmp(p, "PID=", 4) == 0)
             event.tid = (pid_t)MIN_OF(MAX_OF(parse_number(p + 4), 0), INT32_MAX);
         else if (strcmp(p, "EVENT=create") == 0 || strcmp(p, "EVENT=destroy") == 0) {
@@ -54,6 +59,25 @@ bool uevent_parse(const char *message, size_t len, struct uevent *ret_event)
         return false;
     *ret_event = event;
     return true;
+}
+
+/*
+ * The kernel counts under a lock and tells without it (kvm_uevent_notify_change()): words of VMs
+ * that come and go at the same time overtake each other. Which was the last, the number of VMs ever
+ * made tells; between two of those VMs only go, so the lowest count is the last. After a while it
+ * is no overtaking: the module was loaded anew and counts from 0.
+ */
+bool kernel_count_take(struct kernel_count *count, const struct uevent *event, int64_t now_ns)
+{
+    bool is_late =
+        count->vms >= 0 && event->made >= 0 &&
+        now_ns - count->told_ns < OVERTAKEN_MS * NSEC_PER_MSEC &&
+        (event->made < count->made || (event->made == count->made && event->count > count->vms));
+    if (event->count < 0 || is_late)
+        return false;
+    bool changes = count->vms != event->count;
+    *count = (struct kernel_count){.vms = event->count, .made = event->made, .told_ns = now_ns};
+    return changes;
 }
 
 int uevents_open(int *ret_fd)

@@ -274,6 +274,51 @@ void vms_join(struct discovery *d, struct found_vm *vm, struct vmm *vmm, int fd)
         hand_over(d, vm, vmm, fd);
 }
 
+/* Those of the process's holdings that are `twin` by `vm`'s file; returns that file or -1. */
+static int move_holding(struct discovery *d, struct vmm *vmm, const struct found_vm *twin,
+                        struct found_vm *vm)
+{
+    size_t left = 0;
+    int fd = -1;
+    bool has = false;
+    for (size_t i = 0; i < vmm->n_holdings; i++)
+        has = has || vmm->holdings[i].vm == vm;
+    for (size_t i = 0; i < vmm->n_holdings; i++) {
+        struct holding held = vmm->holdings[i];
+        if (held.vm == twin && vms_is_held_by(d, vm, vmm, held.fd) > 0) {
+            fd = held.fd;
+            if (has)
+                continue; /* it is held once */
+            held.vm = vm;
+            has = true;
+        }
+        vmm->holdings[left++] = held;
+    }
+    vmm->n_holdings = left;
+    return fd;
+}
+
+void vms_unite(struct discovery *d, struct found_vm *twin, struct found_vm *vm,
+               const struct vmm *looking)
+{
+    struct vmm *owner = twin->owner;
+    bool owner_has_moved = owner == looking;
+    int64_t now_ns = clock_now_ns();
+    for (size_t i = 0; i < d->n_processes; i++) {
+        struct vmm *vmm = d->processes[i].vmm;
+        int fd = vmm && vmm != looking ? move_holding(d, vmm, twin, vm) : -1;
+        if (fd < 0)
+            continue;
+        owner_has_moved = owner_has_moved || vmm == owner;
+        if (vm->owner != vmm)
+            vms_join(d, vm, vmm, fd);
+        looks_add(d, vmm->pid, now_ns);
+    }
+    d->order_is_doubtful = true;
+    if (owner_has_moved)
+        vms_let_go(d, twin, owner, "it is another process' too");
+}
+
 static int vm_compare(const void *a, const void *b, void *context)
 {
     const struct found_vm *const *x = a, *const *y = b;

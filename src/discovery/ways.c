@@ -24,6 +24,11 @@ bool attach_allows_bpf(const struct config *config)
     return source_rank(config, CONFIG_SOURCE_BPF) >= 0;
 }
 
+bool attach_looks_at_files(const struct config *config)
+{
+    return attach_allows_bpf(config) || source_rank(config, CONFIG_SOURCE_STATSFD) >= 0;
+}
+
 static int target_source_rank(const struct config *config, enum target_source source)
 {
     static const enum config_source sources[TARGET_SOURCES] = {
@@ -72,7 +77,11 @@ void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struc
                             "the vCPUs)"
                           : "its VMM keeps no statistics fds open";
     const char *help = handoff_help(d->config);
-    if (source_rank(d->config, CONFIG_SOURCE_BPF) < 0)
+    if (!attach_looks_at_files(d->config))
+        attach_blame(trouble, UNREADABLE_NO_STATS_FD,
+                     "its VMM has handed nothing over, and discovery.sources allows no other way; "
+                     "it can, under libkvmstatd-preload.so");
+    else if (source_rank(d->config, CONFIG_SOURCE_BPF) < 0)
         attach_blame(trouble, UNREADABLE_NO_STATS_FD,
                      "%s; \"bpf\" in discovery.sources could read it%s", why, help);
     else if (*kernelview_why_not(d->kernelview))
@@ -83,14 +92,20 @@ void attach_blame_no_stats(struct discovery *d, const struct found_vm *vm, struc
 }
 
 /* Why nothing but BPF could read it, and why that does not. */
-static void blame_denied(struct discovery *d, struct trouble *trouble)
+static void blame_denied(struct discovery *d, const struct found_vm *vm, struct trouble *trouble)
 {
     const char *why_not = kernelview_why_not(d->kernelview);
+    if (!attach_looks_at_files(d->config)) {
+        attach_blame_no_stats(d, vm, trouble);
+        return;
+    }
     if (!attach_allows_bpf(d->config))
         why_not = "it is not in discovery.sources";
-    attach_blame(trouble, UNREADABLE_PERMISSION,
-                 "its VMM's fds may not be listed: run kvmstatd as root or with CAP_SYS_PTRACE%s%s",
-                 *why_not ? "; BPF, which could do without, cannot be used: " : "", why_not);
+    attach_blame(
+        trouble, UNREADABLE_PERMISSION,
+        "its VMM's fds may not be listed: run kvmstatd as root or with CAP_SYS_PTRACE, and "
+        "with kernel.yama.ptrace_scope below 3%s%s",
+        *why_not ? "; BPF, which could do without, cannot be used: " : "", why_not);
 }
 
 /* Whether the VM is to be read at all, by its owner and the configuration; else why not. */
@@ -105,7 +120,7 @@ bool attach_may_read(struct discovery *d, const struct found_vm *vm, struct trou
         attach_blame(trouble, UNREADABLE_DISABLED, "switched off by a rule of the configuration");
     else if (process && process->denied && !attach_is_given(d, vm) &&
              !(vm->kvm && attach_allows_bpf(d->config) && kernelview_works(d->kernelview)))
-        blame_denied(d, trouble);
+        blame_denied(d, vm, trouble);
     else
         return true;
     return false;

@@ -6,11 +6,14 @@
  */
 #include "exposition.h"
 
+#include "burst_samples.h"
 #include "clock.h"
 #include "families.h"
+#include "own.h"
 #include "samples.h"
 #include "scene.h"
 #include "selfmetrics.h"
+#include "threads.h"
 #include "vminfo.h"
 #include "writer.h"
 
@@ -26,9 +29,16 @@ struct exposition {
 
 const char *exposition_content_type(enum exposition_format format)
 {
-    return format == EXPOSITION_OPENMETRICS
-               ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
-               : "text/plain; version=0.0.4; charset=utf-8";
+    switch (format) {
+    case EXPOSITION_TEXT:
+        break;
+    case EXPOSITION_OPENMETRICS:
+        return "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    case EXPOSITION_PROTOBUF:
+        return "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
+               "encoding=delimited";
+    }
+    return "text/plain; version=0.0.4; charset=utf-8";
 }
 
 int exposition_new(struct config *config, const struct exposition_process *process,
@@ -84,6 +94,18 @@ static int get_table(struct exposition *e, const struct schema_table *schemas,
     return r;
 }
 
+static void put_samples(struct writer *w, enum exposition_format format,
+                        const struct config *config, const struct family_table *table,
+                        const struct scene *scene)
+{
+    for (enum scope scope = SCOPE_VM; scope <= SCOPE_VCPU; scope++) {
+        if (format == EXPOSITION_PROTOBUF)
+            samples_put_protobuf(w, config, table, scope, scene);
+        else
+            samples_put(w, format, config, table, scope, scene);
+    }
+}
+
 int exposition_render(struct exposition *exposition, const struct view *view,
                       const struct roster *roster, enum exposition_format format,
                       const struct exposition_sink *sink)
@@ -93,17 +115,22 @@ int exposition_render(struct exposition *exposition, const struct view *view,
     const struct family_table *table;
     CLEANUP_SCENE struct scene scene = {0};
     CLEANUP_WRITER struct writer w = {0};
+    CLEANUP_OWN struct own own;
+    CLEANUP(cleanup_cputimes_unref)
+    struct cputimes *times = cputimes_get(&view->store->cputimes);
     int64_t begin_ns = clock_now_ns();
     int r;
+    own_init(&own, &w, format);
     if ((r = get_table(exposition, &view->store->schemas, &table)) < 0 ||
-        (r = scene_make(view, table, samples_need_sums(config), &scene)) < 0 ||
+        (r = scene_make(view, table, format, samples_need_sums(config), &scene)) < 0 ||
         (r = writer_init(&w, sink)) < 0)
         return r;
 
-    vminfo_put(&w, format, view);
-    samples_put(&w, format, config, table, SCOPE_VM, &scene);
-    samples_put(&w, format, config, table, SCOPE_VCPU, &scene);
-    selfmetrics_put(&w, format, view->store, roster, &process, exposition->process_start_wall_ns,
+    vminfo_put(&own, view);
+    put_samples(&w, format, config, table, &scene);
+    bursts_put(&own, family_table_bursts(table), view);
+    threads_put(&own, view, times, config);
+    selfmetrics_put(&own, view->store, roster, &process, exposition->process_start_wall_ns,
                     begin_ns);
     if (format == EXPOSITION_OPENMETRICS)
         writer_printf(&w, "# EOF\n");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prometheus text 0.0.4 and OpenMetrics 1.0.0 from a view of frames: pure, frames in, bytes out.
- * Families come from the kernel's descriptors alone; see the contract in README.md ("Metrics").
+ * Prometheus text 0.0.4, OpenMetrics 1.0.0 and protobuf from a view of frames: pure, frames in,
+ * bytes out. Families come from the kernel's descriptors alone; see the contract in README.md
+ * ("Metrics").
  */
 #pragma once
 
@@ -12,6 +13,7 @@
 enum exposition_format {
     EXPOSITION_TEXT,        /* Prometheus text 0.0.4 */
     EXPOSITION_OPENMETRICS, /* 1.0.0 */
+    EXPOSITION_PROTOBUF,    /* io.prometheus.client.MetricFamily messages, each after its length */
 };
 /* The Content-Type header of a format. Static. */
 const char *exposition_content_type(enum exposition_format format);
@@ -41,8 +43,8 @@ void exposition_free(struct exposition *exposition);
 DEFINE_CLEANUP(struct exposition *, exposition_free)
 
 /*
- * Where rendered bytes go. Called with each full piece (some 256 KiB, cut at a line end) and the
- * last one; what it does with them (keep, compress) is the caller's. Returns 0 or -errno, which
+ * Where rendered bytes go. Called with each full piece (some 256 KiB, text cut at a line end) and
+ * the last one; what it does with them (keep, compress) is the caller's. Returns 0 or -errno, which
  * ends the rendering with that error.
  */
 struct exposition_sink {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Everything about a family that does not change from scrape to scrape is made here once: metadata
- * in both formats, sample names, and the text of every bucket bound, so that rendering a sample is
+ * in all formats, sample names, and the text of every bucket bound, so that rendering a sample is
  * copying three texts and printing one number.
  *
- * Names are claimed in the order of schemas and descriptors: all that a family means in either
+ * Names are claimed in the order of schemas and descriptors: all that a family means in any
  * format (a counter also claims its name without _total, a histogram its _bucket, _sum and _count),
- * so that both formats have the same names.
+ * so that all formats have the same names.
  */
 #include "families.h"
 
@@ -14,8 +14,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "burst_families.h"
 #include "help.h"
 #include "own.h"
+#include "pb_histogram.h"
 
 /* A statistic of the kernel, whichever schema it comes from: what a family is looked up by. */
 struct origin {
@@ -37,6 +39,7 @@ struct family_table {
     struct family *first[SCOPE_VCPU + 1];
     struct family **last[SCOPE_VCPU + 1];
     struct sum_plan plans[SCHEMAS_MAX];
+    struct burst_families bursts;
     struct chunk *chunks;
 };
 
@@ -51,6 +54,11 @@ struct builder {
 const struct family *family_table_first(const struct family_table *table, enum scope scope)
 {
     return table->first[scope];
+}
+
+const struct burst_families *family_table_bursts(const struct family_table *table)
+{
+    return &table->bursts;
 }
 
 const struct sum_plan *family_table_sum_plan(const struct family_table *table,
@@ -124,10 +132,9 @@ static int claim(struct builder *b, const char *name, enum family_type type)
     return 1;
 }
 
-static int claim_own(struct builder *b)
+static int claim_own(struct builder *b, const struct own_family *families)
 {
-    for (size_t i = 0; own_vm_families[i].name; i++) {
-        const struct own_family *own = &own_vm_families[i];
+    for (const struct own_family *own = families; own->name; own++) {
         struct snippet text;
         int r = claim(b, own->name, own->type == OWN_COUNTER ? FAMILY_COUNTER : FAMILY_GAUGE);
         if (r >= 0 && own->type == OWN_INFO)
@@ -188,15 +195,15 @@ static int take_name(struct builder *b, enum scope scope, const struct kvmstats_
 
 /* Metadata. */
 
-/* Escapes for a HELP line; anything but printable ASCII (from an unknown statistic's name) is '?'.
+/* HELP as a format has it; anything but printable ASCII (from an unknown statistic's name) is '?'.
  */
-static char *escape_help(const char *text, bool quotes)
+static char *escape_help(const char *text, const char *specials)
 {
     char *escaped = malloc(2 * strlen(text) + 1), *to = escaped;
     if (!escaped)
         return NULL;
     for (; *text; text++) {
-        if (*text == '\\' || (quotes && *text == '"'))
+        if (strchr(specials, *text))
             *to++ = '\\';
         *to++ = *text >= 0x20 && *text < 0x7f ? *text : '?';
     }
@@ -245,8 +252,8 @@ static int make_heads(struct family_table *table, struct family *f, const char *
         [FAMILY_HISTOGRAM] = "histogram",
     };
     const char *total = f->type == FAMILY_COUNTER ? "_total" : "";
-    CLEANUP_FREE char *plain = escape_help(help, false);
-    CLEANUP_FREE char *open = escape_help(help, true);
+    CLEANUP_FREE char *plain = escape_help(help, "\\");
+    CLEANUP_FREE char *open = escape_help(help, "\\\"");
     CLEANUP_FREE char *unit_line = NULL;
     if (!plain || !open || asprintf(&unit_line, "# UNIT %s %s\n", name, unit ? unit : "") < 0) {
         unit_line = NULL;
@@ -258,6 +265,31 @@ static int make_heads(struct family_table *table, struct family *f, const char *
         return r;
     return keep_text(table, &f->head[EXPOSITION_OPENMETRICS], "# TYPE %s %s\n%s# HELP %s %s\n",
                      name, types[f->type], unit ? unit_line : "", name, open);
+}
+
+static int make_pb_head(struct family_table *table, struct family *f, const char *name,
+                        const char *unit, const char *help)
+{
+    static const int types[] = {
+        [FAMILY_COUNTER] = PB_TYPE_COUNTER,
+        [FAMILY_GAUGE] = PB_TYPE_GAUGE,
+        [FAMILY_HISTOGRAM] = PB_TYPE_HISTOGRAM,
+    };
+    CLEANUP_FREE char *plain = escape_help(help, "");
+    const struct pb_head head = {
+        .name = name,
+        .suffix = f->type == FAMILY_COUNTER ? "_total" : "",
+        .help = plain,
+        .unit = unit,
+        .type = types[f->type],
+    };
+    size_t len = plain ? pb_head_bytes(&head) : 0;
+    char *bytes = plain ? keep(table, len) : NULL;
+    if (!bytes)
+        return -ENOMEM;
+    (void)pb_put_head(bytes, &head);
+    f->head[EXPOSITION_PROTOBUF] = (struct snippet){bytes, (uint32_t)len};
+    return 0;
 }
 
 static int make_sample_names(struct family_table *table, struct family *f, const char *name)
@@ -295,7 +327,8 @@ static int family_new(struct builder *b, enum scope scope, const struct kvmstats
         return -ENOMEM;
     f->type = family_type_of(desc);
     if ((r = make_sample_names(table, f, name)) < 0 ||
-        (r = make_heads(table, f, name, raw ? NULL : family_unit(desc), help)) < 0)
+        (r = make_heads(table, f, name, raw ? NULL : family_unit(desc), help)) < 0 ||
+        (r = make_pb_head(table, f, name, raw ? NULL : family_unit(desc), help)) < 0)
         return r;
     *table->last[scope] = f;
     table->last[scope] = &f->next;
@@ -309,8 +342,11 @@ static int make_bounds(struct family_table *table, struct family_member *m)
 {
     uint64_t bound;
     m->bounds = keep(table, (m->desc->size + (size_t)1) * sizeof *m->bounds);
-    if (!m->bounds)
+    m->bound_values = keep(table, (m->desc->size + (size_t)1) * sizeof *m->bound_values);
+    if (!m->bounds || !m->bound_values)
         return -ENOMEM;
+    m->native_shift = native_shift(m->desc->base, m->desc->exponent);
+    m->zero_threshold = native_zero_threshold(m->native_shift);
     while (kvmstats_bucket_bound(m->desc, m->n_bounds, &bound)) {
         char le[KVMSTATS_DECIMAL_BYTES];
         size_t len = kvmstats_format_scaled(le, bound, m->desc->base, m->desc->exponent);
@@ -319,7 +355,7 @@ static int make_bounds(struct family_table *table, struct family_member *m)
         int r = keep_text(table, &m->bounds[m->n_bounds], ",le=\"%s%s\"} ", le, fraction);
         if (r < 0)
             return r;
-        m->n_bounds++;
+        m->bound_values[m->n_bounds++] = pb_scaled(bound, m->desc->base, m->desc->exponent);
     }
     return keep_text(table, &m->bounds[m->n_bounds], ",le=\"+Inf\"} ");
 }
@@ -422,12 +458,26 @@ static int make_plan(struct family_table *table, const struct schema *schema)
     return 0;
 }
 
+static int claim_for_bursts(void *ctx, const char *name, enum family_type type)
+{
+    return claim(ctx, name, type);
+}
+
+static void burst_left_out(void *ctx, const struct kvmstats_desc *desc, const char *name)
+{
+    struct builder *b = ctx;
+    if (config_wants_peak(b->config, desc->name) ||
+        config_wants_distribution(b->config, desc->name))
+        notice(b, "%s is left out: a statistic is called so", name);
+}
+
 static int add_schema(struct builder *b, const struct schema *schema)
 {
+    const struct name_claims claims = {b, claim_for_bursts, burst_left_out};
     int r = make_plan(b->table, schema);
     for (size_t i = 0; r >= 0 && i < kvmstats_schema_count(schema->decoded); i++)
         r = add_statistic(b, schema, kvmstats_schema_desc(schema->decoded, i));
-    return r;
+    return r < 0 ? r : burst_families_add(&b->table->bursts, schema, &claims);
 }
 
 static void free_nothing(void *node)
@@ -442,11 +492,14 @@ int family_table_new(const struct schema *schemas, unsigned n, const struct conf
     CLEANUP(cleanup_family_table_free) struct family_table *table = calloc(1, sizeof *table);
     if (!table)
         return -ENOMEM;
+    burst_families_init(&table->bursts);
     for (size_t i = 0; i < ARRAY_LEN(table->first); i++)
         table->last[i] = &table->first[i];
 
     struct builder b = {.table = table, .config = config};
-    int r = claim_own(&b);
+    int r = claim_own(&b, own_vm_families);
+    if (r >= 0)
+        r = claim_own(&b, own_vcpu_families);
     for (unsigned i = 0; r >= 0 && i < n; i++) {
         b.notice = i < first_new ? NULL : notice_fn;
         r = add_schema(&b, &schemas[i]);
@@ -463,6 +516,7 @@ void family_table_free(struct family_table *table)
 {
     if (!table)
         return;
+    burst_families_deinit(&table->bursts);
     for (struct chunk *chunk = table->chunks, *next; chunk; chunk = next) {
         next = chunk->next;
         free(chunk);

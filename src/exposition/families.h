@@ -12,7 +12,7 @@
 #include "writer.h"
 
 enum {
-    EXPOSITION_FORMATS = EXPOSITION_OPENMETRICS + 1,
+    EXPOSITION_FORMATS = EXPOSITION_PROTOBUF + 1,
 };
 
 enum family_type {
@@ -36,6 +36,10 @@ struct family_member {
     /* Histograms: the texts `,le="…"} ` of the finite buckets and of +Inf, one after another. */
     uint32_t n_bounds;      /* finite ones; every bucket from here on is counted in +Inf */
     struct snippet *bounds; /* n_bounds + 1 */
+    double *bound_values;   /* n_bounds, for protobuf */
+    /* Logarithmic ones: how they become native histograms. */
+    int native_shift;
+    double zero_threshold;
     const struct kvmstats_desc
         *sum; /* the sibling that has the sum of what was observed, or NULL */
     enum number_form sum_form;
@@ -44,7 +48,7 @@ struct family_member {
 struct family {
     struct family *next; /* of the same scope */
     enum family_type type;
-    struct snippet head[EXPOSITION_FORMATS];    /* HELP, TYPE, UNIT lines */
+    struct snippet head[EXPOSITION_FORMATS];    /* HELP, TYPE, UNIT: lines, or encoded */
     struct snippet sample;                      /* the samples' name; empty for histograms */
     struct snippet bucket, sum, count;          /* the samples' names of a histogram */
     struct family_member *members[SCHEMAS_MAX]; /* by schema->index; NULL: it lacks the statistic */
@@ -83,6 +87,10 @@ DEFINE_CLEANUP(struct family_table *, family_table_free)
 const struct family *family_table_first(const struct family_table *table, enum scope scope);
 const struct sum_plan *family_table_sum_plan(const struct family_table *table,
                                              const struct schema *schema);
+
+/* The families of what happened between two scrapes. */
+struct burst_families;
+const struct burst_families *family_table_bursts(const struct family_table *table);
 
 /* Whether a family is shown as sums over each VM's vCPUs. */
 bool family_is_summed(const struct config *config, enum scope scope, enum family_type type);

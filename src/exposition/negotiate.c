@@ -3,8 +3,9 @@
  * Content negotiation (RFC 9110, 12.5). For each format we look for the most specific range that
  * covers it; that range's q counts for it, so a generous wildcard never outdoes what a client says
  * of the type itself. A format the client names is preferred to one that only a wildcard covers: a
- * client that names neither is a browser or curl and gets plain text. Prometheus 2.49.0 gives its
- * wildcard q=2: q is clamped to 1. What cannot be parsed is skipped up to the next comma.
+ * client that names none is a browser or curl and gets plain text. No wildcard covers protobuf: who
+ * does not name it cannot read it. Prometheus 2.49.0 gives its wildcard q=2: q is clamped to 1.
+ * What cannot be parsed is skipped up to the next comma.
  */
 #include "exposition.h"
 
@@ -37,7 +38,8 @@ enum {
 /* One element of a list header: TOKEN[/TOKEN][;name=value]… */
 struct element {
     struct slice type, subtype; /* subtype.len 0: there is no slash */
-    struct slice version;       /* len 0: none */
+    struct slice version;       /* parameters; len 0: none */
+    struct slice proto, encoding;
     unsigned q;
 };
 
@@ -132,6 +134,10 @@ static bool take_parameters(const char **p, struct element *e)
             return false;
         if (slice_is(name, "version"))
             e->version = value;
+        if (slice_is(name, "proto"))
+            e->proto = value;
+        if (slice_is(name, "encoding"))
+            e->encoding = value;
     }
 }
 
@@ -202,28 +208,57 @@ static enum specificity cover(const struct element *e, const char *type, const c
     return older && slice_is(e->version, older) ? SPECIFICITY_OLDER : SPECIFICITY_NONE;
 }
 
+/* There are other messages and other ways to put them one after another; we have this. */
+static enum specificity cover_protobuf(const struct element *e)
+{
+    bool ours = slice_is(e->type, "application") && slice_is(e->subtype, "vnd.google.protobuf") &&
+                slice_is(e->proto, "io.prometheus.client.MetricFamily") &&
+                slice_is(e->encoding, "delimited");
+    return ours ? SPECIFICITY_VERSION : SPECIFICITY_NONE;
+}
+
+static bool is_named(const struct preference *p)
+{
+    return p->specificity >= SPECIFICITY_OLDER;
+}
+
+/*
+ * Whether a client would rather have `a` than `b`. Of formats that it names and likes as much, it
+ * gets the one that says more: the higher one. Of those that only wildcards cover, plain text.
+ */
+static bool is_better(const struct preference *prefs, enum exposition_format a,
+                      enum exposition_format b)
+{
+    const struct preference *x = &prefs[a], *y = &prefs[b];
+    if (x->specificity == SPECIFICITY_NONE || x->q == 0)
+        return false;
+    if (y->specificity == SPECIFICITY_NONE || y->q == 0)
+        return true;
+    if (is_named(x) != is_named(y))
+        return is_named(x);
+    if (x->q != y->q)
+        return x->q > y->q;
+    return is_named(x) && a > b;
+}
+
 enum exposition_format exposition_negotiate(const char *accept)
 {
-    struct preference open = {0}, text = {0};
+    struct preference prefs[EXPOSITION_PROTOBUF + 1] = {0};
+    enum exposition_format best = EXPOSITION_TEXT;
     struct element e;
     if (!accept)
         return EXPOSITION_TEXT;
     while (next_element(&accept, &e)) {
-        prefer(&open, cover(&e, "application", "openmetrics-text", "1.0.0", "0.0.1"), e.q);
-        prefer(&text, cover(&e, "text", "plain", "0.0.4", NULL), e.q);
+        prefer(&prefs[EXPOSITION_TEXT], cover(&e, "text", "plain", "0.0.4", NULL), e.q);
+        prefer(&prefs[EXPOSITION_OPENMETRICS],
+               cover(&e, "application", "openmetrics-text", "1.0.0", "0.0.1"), e.q);
+        prefer(&prefs[EXPOSITION_PROTOBUF], cover_protobuf(&e), e.q);
     }
-
-    bool open_named = open.specificity >= SPECIFICITY_OLDER;
-    bool text_named = text.specificity >= SPECIFICITY_OLDER;
-    if (open.specificity == SPECIFICITY_NONE || open.q == 0)
-        return EXPOSITION_TEXT;
-    if (text.specificity == SPECIFICITY_NONE || text.q == 0)
-        return EXPOSITION_OPENMETRICS;
-    if (open_named != text_named)
-        return open_named ? EXPOSITION_OPENMETRICS : EXPOSITION_TEXT;
-    if (open.q != text.q)
-        return open.q > text.q ? EXPOSITION_OPENMETRICS : EXPOSITION_TEXT;
-    return open_named ? EXPOSITION_OPENMETRICS : EXPOSITION_TEXT;
+    for (enum exposition_format f = EXPOSITION_TEXT + 1; f <= EXPOSITION_PROTOBUF; f++) {
+        if (is_better(prefs, f, best))
+            best = f;
+    }
+    return best;
 }
 
 bool exposition_accepts_gzip(const char *accept_encoding)

@@ -91,8 +91,7 @@ static void put_arrays(struct writer *w, struct snippet name, const struct kvmst
 static void put_scalar_family(struct writer *w, struct snippet name, const struct family_member *m,
                               const struct series *series, size_t n, bool sums)
 {
-    /* A sum of booleans says how many are true. */
-    enum number_form form = sums && m->form == NUMBER_BOOL ? NUMBER_PLAIN : m->form;
+    enum number_form form = samples_form(m, sums);
     if (m->desc->size > 1) {
         put_arrays(w, name, m->desc, series, n, form);
         return;
@@ -224,14 +223,19 @@ bool samples_need_sums(const struct config *config)
     return !config->metrics.vcpu || config->metrics.histograms == CONFIG_HISTOGRAMS_VM;
 }
 
+const struct series_list *samples_list(const struct scene *scene, enum scope scope,
+                                       enum family_type type, bool sums)
+{
+    if (sums)
+        return type == FAMILY_GAUGE ? &scene->sums_fresh : &scene->sums;
+    return scope == SCOPE_VM ? &scene->vm : &scene->vcpu;
+}
+
 void samples_put(struct writer *w, enum exposition_format format, const struct config *config,
                  const struct family_table *table, enum scope scope, const struct scene *scene)
 {
     for (const struct family *f = family_table_first(table, scope); f && !w->error; f = f->next) {
-        if (!family_is_summed(config, scope, f->type))
-            put_family(w, format, f, scope == SCOPE_VM ? &scene->vm : &scene->vcpu, false);
-        else
-            put_family(w, format, f, f->type == FAMILY_GAUGE ? &scene->sums_fresh : &scene->sums,
-                       true);
+        bool sums = family_is_summed(config, scope, f->type);
+        put_family(w, format, f, samples_list(scene, scope, f->type, sums), sums);
     }
 }

@@ -11,13 +11,20 @@
 
 struct series {
     const uint8_t *block; /* a data block of the run's schema */
-    const char *labels; /* `{vm="…"` or `{vm="…",vcpu="…"`; WRITER_OVERRUN may be read past it */
+    /*
+     * Text: `{vm="…"` or `{vm="…",vcpu="…"`. Protobuf: the encoded labels, and in the head_len
+     * bytes before them tag and length of the metric that they make with a counter or a gauge.
+     * WRITER_OVERRUN bytes may be read past them.
+     */
+    const char *labels;
     uint32_t labels_len;
+    uint32_t head_len;
 };
 
 struct series_run {
     const struct schema *schema;
     size_t first, n;
+    size_t label_bytes; /* of all its series, heads included */
 };
 
 struct series_list {
@@ -36,8 +43,11 @@ struct scene {
     uint8_t *sum_blocks;           /* arena */
 };
 
-/* `with_sums`: sums are wanted. The view must outlive the scene. Returns 0 or -ENOMEM. */
-MUST_USE int scene_make(const struct view *view, const struct family_table *table, bool with_sums,
-                        struct scene *ret_scene);
+/*
+ * `with_sums`: sums are wanted. Labels are in the language of `format`. The view must outlive the
+ * scene. Returns 0 or -ENOMEM.
+ */
+MUST_USE int scene_make(const struct view *view, const struct family_table *table,
+                        enum exposition_format format, bool with_sums, struct scene *ret_scene);
 void scene_deinit(struct scene *scene);
 #define CLEANUP_SCENE CLEANUP(scene_deinit)

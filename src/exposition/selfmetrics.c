@@ -41,6 +41,15 @@ static const struct own_family read_errors = {
 static const struct own_family rejected = {
     "kvmstatd_handoff_rejected", OWN_COUNTER, NULL,
     "Messages and file descriptors refused at the handoff socket."};
+static const struct own_family recorder_memory = {
+    "kvmstatd_recorder_memory_bytes", OWN_GAUGE, "bytes",
+    "Memory that recorded ticks take, of what recorder.memory allows."};
+static const struct own_family recorder_reach = {
+    "kvmstatd_recorder_reach_seconds", OWN_GAUGE, "seconds",
+    "How far back the recorder has every tick of every VM that was there then."};
+static const struct own_family dumps = {
+    "kvmstatd_dumps", OWN_COUNTER, NULL,
+    "Recordings of VMs that were written to files, or should have been."};
 static const struct own_family render = {"kvmstatd_render_duration_seconds", OWN_GAUGE, "seconds",
                                          "Time that rendering the last scrape took."};
 static const struct own_family reload_ok = {
@@ -66,79 +75,89 @@ static const struct own_family start_time = {
     "process_start_time_seconds", OWN_GAUGE, "seconds",
     "When kvmstatd was started, in seconds since the epoch."};
 
-static void put_u64(struct writer *w, enum exposition_format format, const struct own_family *f,
-                    uint64_t value)
+static void put_u64(struct own *own, const struct own_family *f, uint64_t value)
 {
-    own_begin(w, format, f);
-    own_sample_u64(w, f, "", value);
+    own_single(own, f, own_exact(value, 0));
 }
 
-static void put_ns(struct writer *w, enum exposition_format format, const struct own_family *f,
-                   int64_t value_ns)
+static void put_ns(struct own *own, const struct own_family *f, int64_t value_ns)
 {
-    own_begin(w, format, f);
-    own_sample_ns(w, f, "", (uint64_t)value_ns);
+    own_single(own, f, own_exact((uint64_t)value_ns, -9));
 }
 
-static void put_reason(struct writer *w, const struct own_family *f, const char *reason,
-                       uint64_t value)
+static void put_reason(struct own *own, const char *reason, uint64_t value)
 {
-    char labels[128];
-    (void)snprintf(labels, sizeof labels, "{reason=\"%s\"}", reason);
-    own_sample_u64(w, f, labels, value);
+    const struct own_label label = {"reason", reason};
+    own_sample(own, &label, 1, own_exact(value, 0));
 }
 
-static void put_targets(struct writer *w, enum scope scope, enum target_source source,
+static void put_targets(struct own *own, enum scope scope, enum target_source source,
                         const struct roster *roster)
 {
-    char labels[64];
-    (void)snprintf(labels, sizeof labels, "{scope=\"%s\",source=\"%s\"}",
-                   scope == SCOPE_VM ? "vm" : "vcpu", target_source_name(source));
-    own_sample_u64(w, &targets, labels, roster->targets[scope][source]);
+    const struct own_label labels[] = {
+        {"scope", scope == SCOPE_VM ? "vm" : "vcpu"},
+        {"source", target_source_name(source)},
+    };
+    own_sample(own, labels, ARRAY_LEN(labels), own_exact(roster->targets[scope][source], 0));
 }
 
-static void put_roster(struct writer *w, enum exposition_format format, const struct roster *roster)
+static void put_roster(struct own *own, const struct roster *roster)
 {
-    put_u64(w, format, &vms, roster->read);
+    put_u64(own, &vms, roster->read);
     if (roster->kernel_vms >= 0)
-        put_u64(w, format, &kernel_vms, (uint64_t)roster->kernel_vms);
-    own_begin(w, format, &unreadable);
+        put_u64(own, &kernel_vms, (uint64_t)roster->kernel_vms);
+    own_begin(own, &unreadable);
     for (enum unreadable_reason r = UNREADABLE_NOT + 1; r < UNREADABLE_REASONS; r++) {
         if (r != UNREADABLE_DISABLED)
-            put_reason(w, &unreadable, roster_reason_name(r), roster->unreadable[r]);
+            put_reason(own, roster_reason_name(r), roster->unreadable[r]);
     }
-    own_begin(w, format, &targets);
+    own_end(own);
+    own_begin(own, &targets);
     for (unsigned source = 0; source < TARGET_SOURCES; source++) {
-        put_targets(w, SCOPE_VM, (enum target_source)source, roster);
-        put_targets(w, SCOPE_VCPU, (enum target_source)source, roster);
+        put_targets(own, SCOPE_VM, (enum target_source)source, roster);
+        put_targets(own, SCOPE_VCPU, (enum target_source)source, roster);
     }
+    own_end(own);
 }
 
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)
 
-static void put_self(struct writer *w, enum exposition_format format, const struct selfstats *self,
-                     int64_t render_begin_ns)
+static void put_self(struct own *own, const struct selfstats *self, int64_t render_begin_ns)
 {
-    own_histogram(w, format, &discovery, &self->discovery);
-    own_histogram(w, format, &release, &self->release);
-    own_histogram(w, format, &sweep, &self->sweep_duration);
-    own_histogram(w, format, &lateness, &self->tick_lateness);
-    put_u64(w, format, &ticks, LOAD(self->ticks));
-    put_u64(w, format, &ticks_missed, LOAD(self->ticks_missed));
-    own_begin(w, format, &read_errors);
+    own_selfhist(own, &discovery, &self->discovery);
+    own_selfhist(own, &release, &self->release);
+    own_selfhist(own, &sweep, &self->sweep_duration);
+    own_selfhist(own, &lateness, &self->tick_lateness);
+    put_u64(own, &ticks, LOAD(self->ticks));
+    put_u64(own, &ticks_missed, LOAD(self->ticks_missed));
+    own_begin(own, &read_errors);
     for (enum read_error e = 0; e < READ_ERRORS; e++)
-        put_reason(w, &read_errors, read_error_name(e), LOAD(self->read_errors[e]));
-    own_begin(w, format, &rejected);
+        put_reason(own, read_error_name(e), LOAD(self->read_errors[e]));
+    own_end(own);
+    own_begin(own, &rejected);
     for (enum handoff_reject r = 0; r < HANDOFF_REJECTS; r++)
-        put_reason(w, &rejected, handoff_reject_name(r), LOAD(self->handoff_rejected[r]));
+        put_reason(own, handoff_reject_name(r), LOAD(self->handoff_rejected[r]));
+    own_end(own);
+
+    int64_t since_ns = LOAD(self->recorder_since_ns);
+    if (since_ns) {
+        put_u64(own, &recorder_memory, LOAD(self->recorder_bytes));
+        put_ns(own, &recorder_reach, MAX_OF(clock_now_ns() - since_ns, (int64_t)0));
+    }
+    own_begin(own, &dumps);
+    for (enum dump_result r = 0; r < DUMP_RESULTS; r++) {
+        const struct own_label label = {"result", dump_result_name(r)};
+        own_sample(own, &label, 1, own_exact(LOAD(self->dumps[r]), 0));
+    }
+    own_end(own);
 
     /* The first scrape has none before it: it tells of itself, up to here. */
     int64_t render_ns = LOAD(self->render_duration_ns);
-    put_ns(w, format, &render, render_ns > 0 ? render_ns : clock_now_ns() - render_begin_ns);
-    put_u64(w, format, &reload_ok, LOAD(self->config_reload_ok));
+    put_ns(own, &render, render_ns > 0 ? render_ns : clock_now_ns() - render_begin_ns);
+    put_u64(own, &reload_ok, LOAD(self->config_reload_ok) && !LOAD(self->web_config_refused));
     int64_t reload_ns = LOAD(self->config_reload_ok_wall_ns);
     if (reload_ns > 0)
-        put_ns(w, format, &reload_time, reload_ns);
+        put_ns(own, &reload_time, reload_ns);
 }
 
 /* What /proc/self/stat says: proc(5). */
@@ -199,34 +218,38 @@ static long count_open_fds(void)
     return n;
 }
 
-static void put_process(struct writer *w, enum exposition_format format, int64_t start_wall_ns)
+static void put_process(struct own *own, int64_t start_wall_ns)
 {
     struct self_stat s;
     struct rlimit limit;
     long fds = count_open_fds();
-    put_ns(w, format, &cpu_seconds, clock_read_ns(CLOCK_PROCESS_CPUTIME_ID));
+    put_ns(own, &cpu_seconds, clock_read_ns(CLOCK_PROCESS_CPUTIME_ID));
     if (self_stat_read(&s) == 0) {
-        put_u64(w, format, &resident, (uint64_t)s.resident_pages * (uint64_t)getpagesize());
-        put_u64(w, format, &virtual, s.virtual_bytes);
-        put_u64(w, format, &threads, s.n_threads);
+        put_u64(own, &resident, (uint64_t)s.resident_pages * (uint64_t)getpagesize());
+        put_u64(own, &virtual, s.virtual_bytes);
+        put_u64(own, &threads, s.n_threads);
     }
     if (fds >= 0)
-        put_u64(w, format, &open_fds, (uint64_t)fds);
+        put_u64(own, &open_fds, (uint64_t)fds);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-        put_u64(w, format, &max_fds, limit.rlim_cur);
+        put_u64(own, &max_fds, limit.rlim_cur);
     if (start_wall_ns > 0)
-        put_ns(w, format, &start_time, start_wall_ns);
+        put_ns(own, &start_time, start_wall_ns);
 }
 
-void selfmetrics_put(struct writer *w, enum exposition_format format, const struct store *store,
-                     const struct roster *roster, const struct exposition_process *process,
-                     int64_t process_start_wall_ns, int64_t render_begin_ns)
+void selfmetrics_put(struct own *own, const struct store *store, const struct roster *roster,
+                     const struct exposition_process *process, int64_t process_start_wall_ns,
+                     int64_t render_begin_ns)
 {
-    own_begin(w, format, &build);
-    writer_printf(w, "%s%s{version=\"%s\",revision=\"%s\"} 1\n", build.name, own_suffix(&build),
-                  process->version, process->revision);
+    const struct own_label labels[] = {
+        {"version", process->version},
+        {"revision", process->revision},
+    };
+    own_begin(own, &build);
+    own_sample(own, labels, ARRAY_LEN(labels), own_exact(1, 0));
+    own_end(own);
     if (roster)
-        put_roster(w, format, roster);
-    put_self(w, format, &store->self, render_begin_ns);
-    put_process(w, format, process_start_wall_ns);
+        put_roster(own, roster);
+    put_self(own, &store->self, render_begin_ns);
+    put_process(own, process_start_wall_ns);
 }

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vminfo.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 #include "clock.h"
-#include "kvmstats/kvmstats.h"
-#include "own.h"
-#include "text.h"
 
 enum {
     INFO_VM,
@@ -45,67 +41,37 @@ static enum vm_state vm_state(const struct view_vm *vm)
     return state;
 }
 
-static char *put_label(char *to, const char *name, const char *value)
+static void put_info(struct own *own, const struct vm_identity *id)
 {
-    *to++ = ',';
-    to = stpcpy(to, name);
-    to = stpcpy(to, "=\"");
-    to = text_escape_label(to, value);
-    *to++ = '"';
-    return to;
-}
-
-static void put_info(struct writer *w, const struct vm_identity *id)
-{
-    const char *source = id->source ? id->source : "";
     char pid[16];
     (void)snprintf(pid, sizeof pid, "%d", (int)id->pid);
-    /* Escaping at most doubles a text; the fixed parts of the line are below 128 bytes. */
-    size_t room = 128 + id->labels_len + sizeof pid +
-                  2 * (strlen(id->uuid) + strlen(id->vmm) + strlen(id->machine) + strlen(id->unit) +
-                       strlen(source));
-    if (!writer_room(w, room))
-        return;
-    char *to = stpcpy(w->at, "kvm_vm_info");
-    to = mempcpy(to, id->labels, id->labels_len);
-    to = put_label(to, "uuid", id->uuid);
-    to = put_label(to, "vmm", id->vmm);
-    to = put_label(to, "pid", pid);
-    to = put_label(to, "machine", id->machine);
-    to = put_label(to, "unit", id->unit);
-    to = put_label(to, "source", source);
-    w->at = mempcpy(to, "} 1\n", 4);
+    const struct own_label labels[] = {
+        {"vm", id->vm},
+        {"uuid", id->uuid},
+        {"vmm", id->vmm},
+        {"pid", pid},
+        {"machine", id->machine},
+        {"unit", id->unit},
+        {"source", id->source ? id->source : ""},
+    };
+    own_sample(own, labels, ARRAY_LEN(labels), own_exact(1, 0));
 }
 
-/* raw * 10^exponent with the VM's label. */
-static void put_decimal(struct writer *w, const struct own_family *f, const struct view_vm *vm,
-                        uint64_t raw, int16_t exponent)
+static void put_one(struct own *own, const struct view_vm *vm, int64_t wall_offset_ns)
 {
     const struct vm_identity *id = vm->vm->identity;
-    if (!writer_room(w, strlen(f->name) + id->labels_len + sizeof "} \n" + KVMSTATS_DECIMAL_BYTES))
-        return;
-    char *to = stpcpy(w->at, f->name);
-    to = mempcpy(to, id->labels, id->labels_len);
-    to = mempcpy(to, "} ", 2);
-    to += kvmstats_format_scaled(to, raw, KVMSTATS_BASE_POW10, exponent);
-    *to++ = '\n';
-    w->at = to;
-}
-
-static void put_one(struct writer *w, const struct own_family *f, const struct view_vm *vm,
-                    int64_t wall_offset_ns)
-{
-    int64_t start_ns = vm->vm->identity->start_wall_ns;
+    const struct own_family *f = own->family;
+    const struct own_label label = {"vm", id->vm};
     /* When the sweep began: its values are not older than that, and some may be newer. */
     int64_t sample_ns = vm->frame->begin_ns + wall_offset_ns;
     if (f == &own_vm_families[INFO_VM])
-        put_info(w, vm->vm->identity);
+        put_info(own, id);
     else if (f == &own_vm_families[INFO_VCPUS])
-        put_decimal(w, f, vm, vm->vm->n_vcpus, 0);
+        own_sample(own, &label, 1, own_exact(vm->vm->n_vcpus, 0));
     else if (f == &own_vm_families[INFO_START_TIME])
-        put_decimal(w, f, vm, (uint64_t)start_ns, -9);
+        own_sample(own, &label, 1, own_exact((uint64_t)id->start_wall_ns, -9));
     else
-        put_decimal(w, f, vm, (uint64_t)(sample_ns / NSEC_PER_MSEC), -3);
+        own_sample(own, &label, 1, own_exact((uint64_t)(sample_ns / NSEC_PER_MSEC), -3));
 }
 
 /* A value that is not known is absent. */
@@ -118,7 +84,7 @@ static bool has_one(const struct own_family *f, const struct view_vm *vm, enum v
     return state != VM_ABSENT;
 }
 
-void vminfo_put(struct writer *w, enum exposition_format format, const struct view *view)
+void vminfo_put(struct own *own, const struct view *view)
 {
     int64_t wall_offset_ns = clock_wall_offset_ns();
     for (size_t i = 0; i < INFO_FAMILIES; i++) {
@@ -128,9 +94,11 @@ void vminfo_put(struct writer *w, enum exposition_format format, const struct vi
             if (!has_one(f, &view->vms[v], vm_state(&view->vms[v])))
                 continue;
             if (!begun)
-                own_begin(w, format, f);
+                own_begin(own, f);
             begun = true;
-            put_one(w, f, &view->vms[v], wall_offset_ns);
+            put_one(own, &view->vms[v], wall_offset_ns);
         }
+        if (begun)
+            own_end(own);
     }
 }

@@ -61,6 +61,16 @@ void writer_put(struct writer *w, const char *bytes, size_t len)
     }
 }
 
+void writer_put_long(struct writer *w, const char *bytes, size_t len)
+{
+    while (len && writer_room(w, 1)) {
+        size_t part = MIN_OF(len, (size_t)(w->limit - w->at));
+        w->at = mempcpy(w->at, bytes, part);
+        bytes += part;
+        len -= part;
+    }
+}
+
 void writer_printf(struct writer *w, const char *format, ...)
 {
     va_list args;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bytes of one rendering on their way to the sink. Lines are put into one reused piece; whoever
- * writes a line first asks for room for all of it, so a piece always ends at a line end. After the
- * first error no room is given any more, and the error is asked for once, at the end.
+ * writes a line first asks for room for all of it, so a piece of text always ends at a line end.
+ * After the first error no room is given any more, and the error is asked for once, at the end.
  */
 #pragma once
 
@@ -60,6 +60,8 @@ static inline char *writer_copy(char *to, const char *from, size_t len)
     return end;
 }
 
+/* Bytes that may be cut anywhere, however many: no text. */
+void writer_put_long(struct writer *w, const char *bytes, size_t len);
 /* One or more whole lines. */
 void writer_put(struct writer *w, const char *bytes, size_t len);
 void writer_printf(struct writer *w, const char *format, ...) PRINTF_LIKE(2, 3);

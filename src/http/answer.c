@@ -52,6 +52,54 @@ void answer_body(struct answer *answer, const char *content_type, struct body *b
     answer->body = body;
 }
 
+struct output {
+    struct body *body;
+    struct gzip *gzip; /* NULL: as it is */
+};
+
+static int take_piece(void *ctx, const char *bytes, size_t len)
+{
+    struct output *output = ctx;
+    if (output->gzip) {
+        int r = gzip_append(output->gzip, &output->body->buffer, bytes, len);
+        if (r < 0)
+            return r;
+    } else {
+        buffer_put(&output->body->buffer, bytes, len);
+    }
+    return body_account(output->body);
+}
+
+static int write_pieces(struct output *output, answer_write_fn *write, void *ctx)
+{
+    struct buffer *to = &output->body->buffer;
+    int r = output->gzip ? gzip_begin(output->gzip, to) : 0;
+    if (r == 0)
+        r = write(ctx, take_piece, output);
+    if (r == 0 && output->gzip)
+        r = gzip_end(output->gzip, to);
+    return r < 0 ? r : body_account(output->body);
+}
+
+int answer_pieces(struct site *site, const struct request *request, const char *content_type,
+                  answer_write_fn *write, void *ctx, struct answer *answer)
+{
+    CLEANUP(cleanup_body_free) struct body *body = NULL;
+    bool gzip = exposition_accepts_gzip(request->accept_encoding);
+    int r = body_new(&site->quota, &body);
+    if (r < 0)
+        return r;
+    struct output output = {body, gzip ? gzip_take(&site->gzip) : NULL};
+    r = gzip && !output.gzip ? -ENOMEM : write_pieces(&output, write, ctx);
+    gzip_give(&site->gzip, output.gzip);
+    if (r < 0)
+        return r;
+    answer_body(answer, content_type, steal_ptr(&body));
+    answer->gzip = gzip;
+    answer->negotiated = true;
+    return 0;
+}
+
 void answer_error(struct answer *answer, const char *path, int error)
 {
     static _Atomic int64_t say_again_ns;

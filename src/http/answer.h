@@ -20,6 +20,7 @@ struct site {
     pthread_rwlock_t exposition_lock; /* read-held while rendering */
     struct exposition *exposition;    /* borrowed; guarded by exposition_lock */
     struct quota quota;
+    pthread_mutex_t history_lock; /* held while a history is made: it takes memory */
     struct gzip_pool gzip;
     const char *version;
 };
@@ -28,7 +29,15 @@ struct site {
 struct request {
     const char *method, *path;
     const char *accept, *accept_encoding;
+    /* Of what stands behind the ?; NULL: not given. The function may be NULL: there is nothing. */
+    const char *(*argument)(void *ctx, const char *name);
+    void *ctx;
 };
+
+static inline const char *request_argument(const struct request *request, const char *name)
+{
+    return request->argument ? request->argument(request->ctx, name) : NULL;
+}
 
 /* The bytes of an answer and their place in the quota. On the heap: it outlives its request. */
 struct body {
@@ -63,7 +72,19 @@ void answer_body(struct answer *answer, const char *content_type, struct body *b
  * minute. */
 void answer_error(struct answer *answer, const char *path, int error);
 
+/* Takes the pieces of an answer, as exposition_sink.piece. */
+typedef int answer_piece_fn(void *output, const char *bytes, size_t len);
+/*
+ * An answer that is made piece by piece, compressed where the client takes that. `write` hands all
+ * of it to `piece` with `output`, and returns 0 or -errno. Returns 0, or what has failed.
+ */
+typedef int answer_write_fn(void *ctx, answer_piece_fn *piece, void *output);
+MUST_USE int answer_pieces(struct site *site, const struct request *request,
+                           const char *content_type, answer_write_fn *write, void *ctx,
+                           struct answer *answer);
+
 /* The handlers, by file. */
+void history_answer(struct site *site, const struct request *request, struct answer *answer);
 void metrics_answer(struct site *site, const struct request *request, struct answer *answer);
 void page_answer(struct site *site, const struct request *request, struct answer *answer);
 void vms_answer(struct site *site, const struct request *request, struct answer *answer);

@@ -1,287 +1,193 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libmicrohttpd as it must be told: by itself it has no timeout, no limit for one peer, and logs to
- * standard error. Each address is a daemon of its own with a few threads, each thread an epoll; the
- * handlers run in those threads. A whole answer is made, then handed over as one buffer, which is
- * freed when it was sent or its reader has gone. (Never as an iovec: with version 0.9.75 a client
- * can make that abort the process.)
+ * libmicrohttpd as it must be told: by itself it has no timeout and logs to standard error. It runs
+ * twice, once for plain connections and once for TLS, each with a few threads, each thread an
+ * epoll; so a flood of handshakes costs a reader on a Unix socket nothing but CPU time. Neither has
+ * a listening socket: connections come from accept.c, and how many there may be is watch.c's.
  */
 #include "http.h"
 
-#include <arpa/inet.h>
+#include <gnutls/abstract.h>
 #include <limits.h>
-#include <microhttpd.h>
-#include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "clock.h"
-#include "listen.h"
+#include "internal.h"
 #include "log.h"
-#include "routes.h"
-#include "watch.h"
 
 enum {
     /* More than one, so that a probe need not wait for a scrape that is being rendered. */
-    THREADS_PER_LISTENER = 2,
-    /* Of one connection, bytes: request line and headers. More is a 431 or 414. */
-    CONNECTION_MEMORY = 32 * 1024,
+    THREADS_PER_DAEMON = 2,
     /*
-     * Connections of one listener: those that have a request in progress, and idle ones. One IP
-     * address may have half of them, which still is twice web.max_requests.
+     * Of one connection, bytes: request line and headers. More is a 431 or 414. Above 32 KiB
+     * libmicrohttpd takes a mapping for each, which is all given back when the connection ends; at
+     * 32 KiB it would be of the heap, which thousands of them leave in pieces.
      */
+    CONNECTION_MEMORY = 36 * 1024,
+    /* Connections: those that have a request in progress, and as many again that are idle. */
     CONNECTIONS_PER_REQUEST = 4,
     CONNECTIONS_MIN = 64,
-    /* In multiples of web.timeout, which by itself is how long a connection may be idle. */
-    REQUEST_TIMEOUTS = 2, /* from the connection, or the answer before, to the end of the headers */
-    ANSWER_TIMEOUTS = 4,  /* from there until the answer has been taken */
-    /* Complaints of libmicrohttpd, other than at debug level: one in so many seconds. */
+    /* What libmicrohttpd may have: those that are cut, too, until its threads have got to them. */
+    CONNECTIONS_OF_DAEMON = 1 << 20,
+    /* Complaints, other than at debug level: one of a kind in so many seconds. */
     COMPLAIN_AGAIN_S = 60,
 };
 
-struct listener {
-    struct listen_socket socket;
-    struct MHD_Daemon *daemon; /* owned; owns socket.fd */
-};
+static bool may_say(_Atomic int64_t *again_ns)
+{
+    int64_t now_ns = clock_now_ns(), due_ns = *again_ns;
+    return now_ns >= due_ns && atomic_compare_exchange_strong(
+                                   again_ns, &due_ns, now_ns + COMPLAIN_AGAIN_S * NSEC_PER_SEC);
+}
 
-struct http {
-    struct site site;
-    struct config *config;
-    struct watch watch;
-    int64_t timeout_ns;
-    _Atomic int64_t complain_again_ns;
-    size_t n_listeners;
-    struct listener listeners[];
-};
+/* --- connections --- */
 
-/* A connection. */
-struct client {
-    struct watched watched;
-};
-
-/* A request in progress. What is kept for the log is cut where it is long. */
-struct exchange {
-    bool entered; /* holds one of web.max_requests */
-    bool gzip;
-    unsigned status; /* 0: not answered */
-    uint64_t bytes;
-    int64_t begin_ns;
-    char method[16];
-    char path[128];
-};
-
-static struct client *client_of(struct MHD_Connection *connection)
+static gnutls_session_t session_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    return info ? info->socket_context : NULL;
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    return info ? info->tls_session : NULL;
 }
 
-/* The body went out, or will not: libmicrohttpd needs it no more. */
-static void on_body_done(void *cls)
+/* Within the handshake. libmicrohttpd has made its connection the session's pointer. */
+static int on_verify(gnutls_session_t session)
 {
-    body_free(cls);
+    struct client *client = client_of(gnutls_session_get_ptr(session));
+    if (!client || !client->policy || tls_verify(client->policy->tls, session) < 0)
+        return GNUTLS_E_CERTIFICATE_ERROR;
+    client->verified = true;
+    return 0;
 }
 
-static struct MHD_Response *make_response(struct answer *answer)
+/* Before the handshake: the session gets what is in force now. */
+static int prepare_session(struct http *http, struct client *client, gnutls_session_t session)
 {
-    struct MHD_Response *response;
-    if (!answer->body)
-        return MHD_create_response_from_buffer_with_free_callback_cls(
-            strlen(answer->text), (void *)(uintptr_t)answer->text, NULL, NULL);
-    response = MHD_create_response_from_buffer_with_free_callback_cls(
-        answer->body->buffer.len, answer->body->buffer.data, on_body_done, answer->body);
-    if (response)
-        answer->body = NULL;
-    return response;
+    client->policy = policy_source_get(&http->policies);
+    if (!client->policy || !client->policy->tls)
+        return -EIO; /* it was taken away between accept() and now */
+    /* GnuTLS calls on_verify() only where a certificate was asked for. */
+    client->verified = client->policy->config->tls.client_auth == WEB_CLIENT_NONE;
+    gnutls_session_set_verify_function(session, on_verify);
+    return tls_prepare(client->policy->tls, session);
 }
 
-static bool add_headers(struct MHD_Response *response, const struct answer *answer)
-{
-    char seconds[16];
-    (void)snprintf(seconds, sizeof seconds, "%u", answer->retry_after_s);
-    const struct {
-        const char *name, *value; /* NULL: not this time */
-    } headers[] = {
-        {MHD_HTTP_HEADER_CONTENT_TYPE, answer->content_type},
-        {MHD_HTTP_HEADER_CONTENT_ENCODING, answer->gzip ? "gzip" : NULL},
-        {MHD_HTTP_HEADER_VARY, answer->negotiated ? "Accept, Accept-Encoding" : NULL},
-        {MHD_HTTP_HEADER_ALLOW, answer->allow},
-        {MHD_HTTP_HEADER_RETRY_AFTER, answer->retry_after_s ? seconds : NULL},
-        {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
-        {"X-Content-Type-Options", "nosniff"},
-        {"Content-Security-Policy",
-         answer->html ? "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-                      : NULL},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(headers); i++) {
-        if (headers[i].value &&
-            MHD_add_response_header(response, headers[i].name, headers[i].value) != MHD_YES)
-            return false;
-    }
-    return true;
-}
-
-/* Hands over the answer and consumes it. MHD_NO closes the connection. */
-static enum MHD_Result send_answer(struct MHD_Connection *connection, struct exchange *exchange,
-                                   struct answer *answer)
-{
-    enum MHD_Result sent = MHD_NO;
-    exchange->status = answer->status;
-    exchange->gzip = answer->gzip;
-    exchange->bytes = answer->body ? answer->body->buffer.len : strlen(answer->text);
-    struct MHD_Response *response = make_response(answer);
-    if (response) {
-        if (add_headers(response, answer))
-            sent = MHD_queue_response(connection, answer->status, response);
-        MHD_destroy_response(response);
-    }
-    body_free(answer->body);
-    return sent;
-}
-
-static const char *header(struct MHD_Connection *connection, const char *name)
-{
-    return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
-}
-
-static bool has_body(struct MHD_Connection *connection)
-{
-    const char *length = header(connection, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    return header(connection, MHD_HTTP_HEADER_TRANSFER_ENCODING) ||
-           (length && strspn(length, "0") != strlen(length));
-}
-
-static struct exchange *exchange_new(const char *method, const char *path)
-{
-    struct exchange *exchange = calloc(1, sizeof *exchange);
-    if (exchange) {
-        exchange->begin_ns = clock_now_ns();
-        (void)snprintf(exchange->method, sizeof exchange->method, "%s", method);
-        (void)snprintf(exchange->path, sizeof exchange->path, "%s", path);
-    }
-    return exchange;
-}
-
-/*
- * Called once when the headers are there and once more when the request is whole. Requests here
- * have no body: one that announces a body is answered at the first call, and libmicrohttpd then
- * reads nothing of it and closes the connection.
- */
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url,
-                                  const char *method, const char *version, const char *upload,
-                                  size_t *upload_bytes, void **exchange_at)
-{
-    struct http *http = cls;
-    struct exchange *exchange = *exchange_at;
-    struct client *client = client_of(connection);
-    struct answer answer = {0};
-    (void)version;
-    (void)upload;
-    (void)upload_bytes;
-    if (!client)
-        return MHD_NO; /* there was no memory to watch it */
-
-    if (!exchange) {
-        *exchange_at = exchange = exchange_new(method, url);
-        if (!exchange)
-            return MHD_NO;
-        watch_move(&http->watch, &client->watched,
-                   exchange->begin_ns + ANSWER_TIMEOUTS * http->timeout_ns);
-        if (!has_body(connection))
-            return MHD_YES;
-        if (routes_allow_method(method)) {
-            answer_text(&answer, 413, "Requests here have no body.\n");
-            return send_answer(connection, exchange, &answer);
-        }
-    }
-    const struct request request = {
-        .method = method,
-        .path = url,
-        .accept = header(connection, MHD_HTTP_HEADER_ACCEPT),
-        .accept_encoding = header(connection, MHD_HTTP_HEADER_ACCEPT_ENCODING),
-    };
-    routes_answer(&http->site, routes_find(url), &request, &answer, &exchange->entered);
-    return send_answer(connection, exchange, &answer);
-}
-
-static void name_peer(struct MHD_Connection *connection, char *ret_name, size_t size)
+static bool is_local(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    const struct sockaddr *peer = info ? info->client_addr : NULL;
-    (void)snprintf(ret_name, size, "a Unix socket");
-    if (peer && peer->sa_family == AF_INET)
-        (void)inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)peer)->sin_addr,
-                        ret_name, (socklen_t)size);
-    else if (peer && peer->sa_family == AF_INET6)
-        (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr,
-                        ret_name, (socklen_t)size);
+    return info && info->client_addr && info->client_addr->sa_family == AF_UNIX;
 }
 
-static void log_exchange(struct MHD_Connection *connection, const struct exchange *exchange,
-                         int64_t now_ns, bool whole)
+bool client_may_go_on(struct client *client, struct MHD_Connection *connection,
+                      struct policy *policy)
 {
-    char peer[INET6_ADDRSTRLEN];
-    if (log_get_level() < LOG_LEVEL_DEBUG)
-        return;
-    name_peer(connection, peer, sizeof peer);
-    log_debug("http", "%s %s from %s: %u, %llu bytes%s, %s after %lld ms", exchange->method,
-              exchange->path, peer, exchange->status, (unsigned long long)exchange->bytes,
-              exchange->gzip ? " of gzip" : "", whole ? "sent" : "given up",
-              (long long)((now_ns - exchange->begin_ns) / NSEC_PER_MSEC));
+    gnutls_session_t session = session_of(connection);
+    if (!policy || !policy->tls || policy == client->policy || policy == client->welcome)
+        return true;
+    if (!session)
+        return is_local(connection);
+    if (tls_verify_again(policy->tls, client->policy->tls, session) < 0)
+        return false;
+    policy_unref(client->welcome);
+    client->welcome = policy_ref(policy);
+    return true;
 }
 
-static void on_request_done(void *cls, struct MHD_Connection *connection, void **exchange_at,
-                            enum MHD_RequestTerminationCode reason)
+static struct client *client_new(struct http *http, struct MHD_Connection *connection)
 {
-    struct http *http = cls;
-    struct exchange *exchange = *exchange_at;
-    struct client *client = client_of(connection);
-    int64_t now_ns = clock_now_ns();
-    if (client)
-        watch_move(&http->watch, &client->watched, now_ns + REQUEST_TIMEOUTS * http->timeout_ns);
-    if (!exchange)
+    const union MHD_ConnectionInfo *fd =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    const union MHD_ConnectionInfo *peer =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    int64_t timeout_ns = http->timeout_ns;
+    unsigned timeout_s = (unsigned)((timeout_ns + NSEC_PER_SEC - 1) / NSEC_PER_SEC);
+    struct client *client = calloc(1, sizeof *client);
+    if (!fd)
+        abort(); /* libmicrohttpd always knows */
+    acceptor_arrived(&http->acceptor, fd->connect_fd);
+    if (!client) {
+        (void)shutdown(fd->connect_fd, SHUT_RDWR);
+        return NULL;
+    }
+    gnutls_session_t session = session_of(connection);
+    int r = session ? prepare_session(http, client, session) : 0;
+    /* Those that have the timeout of the start are cheaper: their list is sorted. */
+    if (timeout_s != http->started_timeout_s)
+        (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, timeout_s);
+    watch_add(&http->watch, &client->watched, fd->connect_fd,
+              peer_of(peer ? peer->client_addr : NULL),
+              clock_now_ns() + REQUEST_TIMEOUTS * timeout_ns);
+    if (r < 0)
+        watch_cut(&http->watch, &client->watched);
+    return client;
+}
+
+static void client_free(struct http *http, struct client *client)
+{
+    if (!client)
         return;
-    log_exchange(connection, exchange, now_ns, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
-    if (exchange->entered)
-        quota_leave(&http->site.quota);
-    free(exchange);
-    *exchange_at = NULL;
+    watch_remove(&http->watch, &client->watched);
+    policy_unref(client->policy); /* its session is no more */
+    policy_unref(client->welcome);
+    free(client);
+}
+
+/* libmicrohttpd calls its threads MHD-worker, and knows nothing of who else wants the CPU. */
+static void settle_thread(void)
+{
+    static _Thread_local bool settled;
+    const struct sched_param none = {0};
+    if (settled)
+        return;
+    settled = true;
+    (void)pthread_setname_np(pthread_self(), "kvmstatd-http");
+    /* A scrape is some milliseconds of work: it need not push anybody from a CPU when it wakes up.
+     */
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &none);
 }
 
 static void on_connection(void *cls, struct MHD_Connection *connection, void **client_at,
                           enum MHD_ConnectionNotificationCode what)
 {
-    static _Thread_local bool named;
-    struct http *http = cls;
-    struct client *client = *client_at;
-    if (!named) { /* libmicrohttpd calls its threads MHD-worker */
-        (void)pthread_setname_np(pthread_self(), "kvmstatd-http");
-        named = true;
-    }
+    settle_thread();
     switch (what) {
-    case MHD_CONNECTION_NOTIFY_STARTED: {
-        const union MHD_ConnectionInfo *info =
-            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        client = info ? calloc(1, sizeof *client) : NULL;
-        if (client)
-            watch_add(&http->watch, &client->watched, info->connect_fd,
-                      clock_now_ns() + REQUEST_TIMEOUTS * http->timeout_ns);
-        *client_at = client;
+    case MHD_CONNECTION_NOTIFY_STARTED:
+        *client_at = client_new(cls, connection);
         break;
-    }
     case MHD_CONNECTION_NOTIFY_CLOSED:
-        /* Before libmicrohttpd closes the socket. */
-        if (client)
-            watch_remove(&http->watch, &client->watched);
-        free(client);
+        /* Before libmicrohttpd closes the socket, and after it has freed the session. */
+        client_free(cls, *client_at);
         *client_at = NULL;
         break;
     }
 }
+
+/* On the accepting thread. */
+static void on_admit(void *ctx, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    struct http *http = ctx;
+    struct MHD_Daemon *daemon = http->plain;
+    CLEANUP(cleanup_policy_unref) struct policy *policy = policy_source_get(&http->policies);
+    if (policy && policy->tls && peer->sa_family != AF_UNIX)
+        daemon = http->tls;
+    /* It consumes the fd in any case. */
+    if (MHD_add_connection(daemon, fd, peer, len) != MHD_YES)
+        acceptor_arrived(&http->acceptor, fd);
+}
+
+static void on_short_of(void *ctx, int error)
+{
+    struct http *http = ctx;
+    if (may_say(&http->short_again_ns))
+        log_warn("http", "cannot take a connection: %s; ending an idle one for it",
+                 strerrordesc_np(-error));
+    watch_make_room(&http->watch);
+}
+
+/* --- libmicrohttpd --- */
 
 /*
  * What libmicrohttpd says is about single peers (a malformed request, a reset), which is of
@@ -292,20 +198,22 @@ static void on_complaint(void *cls, const char *format, va_list args)
 static void on_complaint(void *cls, const char *format, va_list args)
 {
     static const char *const serious[] = {
-        "Error accepting connection",
-        "Hit process or system resource limit",
         "Server reached connection limit",
+        "Failed to start serving new connection",
         "Call to epoll_",
     };
+    /* Unix sockets have no TCP options. It tries all the same, and nothing comes of it. */
+    static const char *const idle[] = {"Setting %s option", "Failed to push the data"};
     struct http *http = cls;
     enum log_level level = LOG_LEVEL_DEBUG;
     char line[512];
+    for (size_t i = 0; i < ARRAY_LEN(idle); i++) {
+        if (strncmp(format, idle[i], strlen(idle[i])) == 0)
+            return;
+    }
     for (size_t i = 0; i < ARRAY_LEN(serious); i++) {
-        int64_t now_ns = clock_now_ns();
-        int64_t due_ns = atomic_load_explicit(&http->complain_again_ns, memory_order_relaxed);
-        if (strncmp(format, serious[i], strlen(serious[i])) == 0 && now_ns >= due_ns &&
-            atomic_compare_exchange_strong(&http->complain_again_ns, &due_ns,
-                                           now_ns + COMPLAIN_AGAIN_S * NSEC_PER_SEC))
+        if (strncmp(format, serious[i], strlen(serious[i])) == 0 &&
+            may_say(&http->complain_again_ns))
             level = LOG_LEVEL_WARN;
     }
     if (level > log_get_level())
@@ -322,43 +230,59 @@ static void on_panic(void *cls, const char *file, unsigned line, const char *rea
     abort();
 }
 
-/* The socket is libmicrohttpd's whatever comes of it: most of its failures close it. */
-static struct MHD_Daemon *start_daemon(struct http *http, int fd)
+/* Sessions have their own credentials from prepare_session() on: these are never asked for any. */
+static int on_no_certificate(gnutls_session_t session, const struct gnutls_cert_retr_st *info,
+                             gnutls_pcert_st **ret_certificates, unsigned *ret_n,
+                             gnutls_ocsp_data_st **ret_ocsp, unsigned *ret_n_ocsp,
+                             gnutls_privkey_t *ret_key, unsigned *ret_flags)
 {
-    unsigned connections = CONNECTIONS_MIN;
-    unsigned timeout_s = (unsigned)MIN_OF((http->timeout_ns + NSEC_PER_SEC - 1) / NSEC_PER_SEC,
-                                          (int64_t)UINT_MAX / 1000);
-    if (http->config->web.max_requests < UINT_MAX / CONNECTIONS_PER_REQUEST)
-        connections = MAX_OF(http->config->web.max_requests * CONNECTIONS_PER_REQUEST, connections);
+    (void)session;
+    (void)info;
+    (void)ret_certificates;
+    (void)ret_n;
+    (void)ret_ocsp;
+    (void)ret_n_ocsp;
+    (void)ret_key;
+    (void)ret_flags;
+    return -1;
+}
+
+static struct MHD_Daemon *start_daemon(struct http *http, bool tls)
+{
+    const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC |
+                           MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    struct MHD_OptionItem of_tls[] = {
+        {MHD_OPTION_HTTPS_CERT_CALLBACK2, 0, (void *)(uintptr_t)on_no_certificate},
+        {MHD_OPTION_END, 0, NULL},
+    };
     return MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
-        http, MHD_OPTION_EXTERNAL_LOGGER, on_complaint, http, MHD_OPTION_LISTEN_SOCKET, fd,
-        MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS_PER_LISTENER, MHD_OPTION_CONNECTION_TIMEOUT,
-        MAX_OF(timeout_s, 1U), MHD_OPTION_CONNECTION_LIMIT, connections,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, connections / 2, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
-        on_request_done, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+        tls ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, on_request, http,
+        MHD_OPTION_EXTERNAL_LOGGER, on_complaint, http, MHD_OPTION_THREAD_POOL_SIZE,
+        (unsigned)THREADS_PER_DAEMON, MHD_OPTION_CONNECTION_TIMEOUT, http->started_timeout_s,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_OF_DAEMON,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT,
+        1, MHD_OPTION_NOTIFY_COMPLETED, on_request_done, http, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, http, MHD_OPTION_ARRAY, tls ? of_tls : &of_tls[1], MHD_OPTION_END);
 }
 
-static int listener_start(struct http *http, struct listener *listener, const char *text,
-                          struct config_error *ret_error)
+static int need_daemon(struct http *http, bool tls, struct config_error *ret_error)
 {
-    struct listen_address address;
-    int r = config_parse_listen(text, &address, ret_error);
-    if (r == 0)
-        r = listen_open(&address, text, &listener->socket, ret_error);
-    if (r < 0)
-        return r;
-
     errno = 0;
-    listener->daemon = start_daemon(http, steal_fd(&listener->socket.fd));
-    r = listener->daemon ? 0 : errno ? -errno : -EIO;
-    if (r < 0)
+    struct MHD_Daemon *daemon = start_daemon(http, tls);
+    int error = errno ? errno : EIO;
+    if (!daemon) {
         (void)snprintf(ret_error->message, sizeof ret_error->message,
-                       "web.listen: %.200s: the HTTP server does not start: %s", text,
-                       strerrordesc_np(-r));
-    return r;
+                       "web: the HTTP server does not start: %s", strerrordesc_np(error));
+        return -error;
+    }
+    if (tls)
+        http->tls = daemon;
+    else
+        http->plain = daemon;
+    return 0;
 }
+
+/* --- starting, changing, stopping --- */
 
 static void site_init(struct site *site, struct store *store, struct exposition *exposition,
                       const struct config *config)
@@ -367,6 +291,7 @@ static void site_init(struct site *site, struct store *store, struct exposition 
     *site = (struct site){.store = store, .exposition = exposition, .version = KVMSTATD_VERSION};
     quota_init(&site->quota, config->web.max_requests, (uint64_t)QUOTA_ANSWERS_MIB << 20);
     gzip_pool_init(&site->gzip);
+    (void)pthread_mutex_init(&site->history_lock, NULL);
     /* Scrapes that overlap all the time must not hold up a reload for ever. */
     (void)pthread_rwlockattr_init(&attr);
     (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -377,71 +302,154 @@ static void site_init(struct site *site, struct store *store, struct exposition 
 static void site_deinit(struct site *site)
 {
     (void)pthread_rwlock_destroy(&site->exposition_lock);
+    (void)pthread_mutex_destroy(&site->history_lock);
     gzip_pool_deinit(&site->gzip);
     quota_deinit(&site->quota);
 }
 
-static int start_all(struct http *http, struct config_error *ret_error)
+static size_t connections_max(const struct config *config)
 {
-    const struct string_list *listen = &http->config->web.listen;
-    int r = watch_start(&http->watch);
+    return MAX_OF((size_t)config->web.max_requests * CONNECTIONS_PER_REQUEST,
+                  (size_t)CONNECTIONS_MIN);
+}
+
+static bool lists(const struct config *config, const char *text)
+{
+    for (size_t i = 0; i < config->web.listen.n; i++) {
+        if (strcmp(config->web.listen.items[i], text) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_unlisted(const void *config, const struct listener *listener)
+{
+    return !lists(config, listener->text);
+}
+
+static bool is_new(const void *none, const struct listener *listener)
+{
+    (void)none;
+    return !listener->is_open;
+}
+
+/* Opens the addresses that are not open yet; all of them or none. */
+static int add_listeners(struct http *http, const struct config *config,
+                         struct config_error *ret_error)
+{
+    const struct string_list *listen = &config->web.listen;
+    int r = 0;
+    acceptor_share(&http->acceptor, true, is_unlisted, config);
+    for (size_t i = 0; r == 0 && i < listen->n; i++) {
+        if (!acceptor_find(&http->acceptor, listen->items[i]))
+            r = acceptor_add(&http->acceptor, listen->items[i], http->config != NULL, ret_error);
+    }
+    acceptor_share(&http->acceptor, false, is_unlisted, config);
+    if (r < 0)
+        acceptor_close(&http->acceptor, is_new, NULL);
+    return r;
+}
+
+int http_reconfigure(struct http *http, struct config *config, struct config_error *ret_error)
+{
+    CLEANUP(cleanup_policy_unref) struct policy *policy = NULL;
+    CLEANUP_FREE char *path = strdup(config->web.config_file);
+    ret_error->message[0] = '\0';
+    int r = path ? 0 : -ENOMEM;
+    if (r == 0 && path[0])
+        r = policy_load(path, &policy, ret_error);
+    if (r == 0 && policy && !http->tls)
+        r = need_daemon(http, true, ret_error);
+    if (r == 0)
+        r = add_listeners(http, config, ret_error);
     if (r < 0) {
-        (void)snprintf(ret_error->message, sizeof ret_error->message,
-                       "web: a thread does not start: %s", strerrordesc_np(-r));
+        if (!ret_error->message[0])
+            (void)snprintf(ret_error->message, sizeof ret_error->message, "web: %s",
+                           strerrordesc_np(-r));
         return r;
     }
-    for (size_t i = 0; r == 0 && i < listen->n; i++) {
-        struct listener *listener = &http->listeners[http->n_listeners++];
-        *listener = (struct listener){.socket = LISTEN_SOCKET_INIT};
-        r = listener_start(http, listener, listen->items[i], ret_error);
+    /* Nothing below can fail. */
+    if (policy && policy->config->places[WEB_PLACE_HTTP2].line && policy->config->http2)
+        log_info("http", "%s: http2: true has no effect: kvmstatd speaks HTTP/1.1 only", path);
+    policy_source_set(&http->policies, steal_ptr(&path), steal_ptr(&policy));
+    watch_set_limit(&http->watch, connections_max(config));
+    quota_set_requests(&http->site.quota, config->web.max_requests);
+    http->timeout_ns = MAX_OF(config->web.timeout_ns, NSEC_PER_SEC);
+    acceptor_close(&http->acceptor, is_unlisted, config);
+    acceptor_open(&http->acceptor);
+    struct config *former = http->config;
+    http->config = config_ref(config);
+    config_unref(former);
+    return 0;
+}
+
+int http_check(const struct config *config, struct config_error *ret_error)
+{
+    CLEANUP(cleanup_policy_unref) struct policy *policy = NULL;
+    return config->web.config_file[0] ? policy_load(config->web.config_file, &policy, ret_error)
+                                      : 0;
+}
+
+static int start_parts(struct http *http, struct config *config, struct config_error *ret_error)
+{
+    const struct acceptor_ops ops = {.admit = on_admit, .short_of = on_short_of, .ctx = http};
+    int64_t timeout_ns = MAX_OF(config->web.timeout_ns, NSEC_PER_SEC);
+    http->timeout_ns = timeout_ns;
+    http->started_timeout_s = (unsigned)((timeout_ns + NSEC_PER_SEC - 1) / NSEC_PER_SEC);
+    rate_init(&http->rate);
+    policy_source_init(&http->policies, &http->site.store->self.web_config_refused);
+    int a = auth_init(&http->auth), b = watch_start(&http->watch, connections_max(config)),
+        c = acceptor_start(&http->acceptor, &ops);
+    int r = a < 0 ? a : b < 0 ? b : c;
+    if (r < 0) {
+        (void)snprintf(ret_error->message, sizeof ret_error->message, "web: cannot start: %s",
+                       strerrordesc_np(-r));
+        return r;
     }
-    return r;
+    r = need_daemon(http, false, ret_error);
+    return r < 0 ? r : http_reconfigure(http, config, ret_error);
 }
 
 int http_start(struct store *store, struct exposition *exposition, struct config *config,
                struct http **ret_http, struct config_error *ret_error)
 {
-    size_t n = config->web.listen.n;
-    if (config->web.config_file[0]) {
-        (void)snprintf(ret_error->message, sizeof ret_error->message,
-                       "web.config_file: %.200s: this version has neither TLS nor basic auth; "
-                       "leave it empty",
-                       config->web.config_file);
-        return -EINVAL;
-    }
-    struct http *made = calloc(1, sizeof *made + n * sizeof made->listeners[0]);
+    struct http *made = calloc(1, sizeof *made);
     if (!made) {
         (void)snprintf(ret_error->message, sizeof ret_error->message, "web: out of memory");
         return -ENOMEM;
     }
     MHD_set_panic_func(on_panic, NULL);
     site_init(&made->site, store, exposition, config);
-    made->config = config_ref(config);
-    made->timeout_ns = MAX_OF(config->web.timeout_ns, NSEC_PER_SEC);
-    CLEANUP(cleanup_http_free) struct http *http = made;
     /* The threads inherit this: signals are the main thread's. */
     sigset_t all, before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = start_all(http, ret_error);
+    int r = start_parts(made, config, ret_error);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (r < 0)
+    if (r < 0) {
+        http_free(made);
         return r;
-    *ret_http = steal_ptr(&http);
+    }
+    *ret_http = made;
     return 0;
 }
 
+/* First no more connections, then no more that are suspended, then none at all. */
 void http_free(struct http *http)
 {
     if (!http)
         return;
-    for (size_t i = 0; i < http->n_listeners; i++) {
-        struct listener *listener = &http->listeners[i];
-        listen_close(&listener->socket);
-        if (listener->daemon)
-            MHD_stop_daemon(listener->daemon);
-    }
+    acceptor_stop(&http->acceptor);
+    auth_stop(&http->auth);
+    if (http->tls)
+        MHD_stop_daemon(http->tls);
+    if (http->plain)
+        MHD_stop_daemon(http->plain);
+    acceptor_deinit(&http->acceptor);
     watch_stop(&http->watch);
+    auth_deinit(&http->auth);
+    policy_source_deinit(&http->policies);
+    rate_deinit(&http->rate);
     site_deinit(&http->site);
     config_unref(http->config);
     free(http);
@@ -454,7 +462,10 @@ void http_use_exposition(struct http *http, struct exposition *exposition)
     (void)pthread_rwlock_unlock(&http->site.exposition_lock);
 }
 
-uint16_t http_port(const struct http *http, size_t i)
+uint16_t http_port(struct http *http, size_t i)
 {
-    return i < http->n_listeners ? http->listeners[i].socket.port : 0;
+    const struct string_list *listen = &http->config->web.listen;
+    const struct listener *listener =
+        i < listen->n ? acceptor_find(&http->acceptor, listen->items[i]) : NULL;
+    return listener ? listener->socket.port : 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "listen.h"
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdarg.h>
@@ -8,6 +9,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+
+#include "passed.h"
+#include "unix_socket.h"
 
 PRINTF_LIKE(4, 5)
 static int fail(struct config_error *ret_error, const char *text, int error, const char *format,
@@ -43,13 +47,15 @@ static uint16_t bound_port(int fd)
     socklen_t len = sizeof address;
     if (getsockname(fd, &address.any, &len) < 0)
         return 0;
+    if (address.any.sa_family == AF_UNIX)
+        return 0;
     return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
 /* Returns a listening fd or -errno. `v6_only` is for AF_INET6. */
-static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only)
+static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only, bool share)
 {
-    const int on = 1;
+    const int on = 1, off = 0;
     CLEANUP_FD int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;
@@ -59,30 +65,35 @@ static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only)
     if (address->sa_family == AF_INET6 &&
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) < 0)
         return -errno;
+    if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+        return -errno;
     if (bind(fd, address, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+        return -errno;
+    /* Else a second daemon of the same user could take the half of our connections. */
+    if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof off) < 0)
         return -errno;
     return steal_fd(&fd);
 }
 
-static int open_any(uint16_t port)
+static int open_any(uint16_t port, bool share)
 {
     const struct sockaddr_in6 v6 = {
         .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_ANY_INIT};
     const struct sockaddr_in v4 = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_ANY)}};
-    int fd = bind_inet((const struct sockaddr *)&v6, sizeof v6, 0);
+    int fd = bind_inet((const struct sockaddr *)&v6, sizeof v6, 0, share);
     /* A kernel without IPv6, or with ipv6.disable=1 or net.ipv6.conf.*.disable_ipv6=1. */
     if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
-        fd = bind_inet((const struct sockaddr *)&v4, sizeof v4, 0);
+        fd = bind_inet((const struct sockaddr *)&v4, sizeof v4, 0, share);
     return fd;
 }
 
-static int open_inet(const struct listen_address *address, const char *text,
+static int open_inet(const struct listen_address *address, const char *text, bool share,
                      struct listen_socket *ret_socket, struct config_error *ret_error)
 {
     int fd = -EADDRNOTAVAIL;
     if (!address->host[0]) {
-        fd = open_any(address->port);
+        fd = open_any(address->port, share);
     } else {
         char port[8];
         struct addrinfo *found = NULL;
@@ -97,7 +108,7 @@ static int open_inet(const struct listen_address *address, const char *text,
             return fail(ret_error, text, -EADDRNOTAVAIL, "the name cannot be resolved: %s",
                         gai_strerror(error));
         for (const struct addrinfo *at = found; at && fd < 0; at = at->ai_next)
-            fd = bind_inet(at->ai_addr, at->ai_addrlen, 1);
+            fd = bind_inet(at->ai_addr, at->ai_addrlen, 1, share);
         freeaddrinfo(found);
     }
     if (fd == -EACCES && address->port < 1024)
@@ -106,33 +117,6 @@ static int open_inet(const struct listen_address *address, const char *text,
         return fail_errno(ret_error, text, fd);
     *ret_socket = (struct listen_socket){.fd = fd, .port = bound_port(fd)};
     return 0;
-}
-
-/*
- * Makes room at a Unix socket's path: 0 when nothing is there (any more), -EADDRINUSE when somebody
- * listens. A daemon that was killed leaves its socket file behind; connecting tells it from a live
- * one, since nobody's socket refuses.
- */
-static int clear_stale(const struct sockaddr_un *address)
-{
-    struct stat st;
-    if (lstat(address->sun_path, &st) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (!S_ISSOCK(st.st_mode))
-        return -EEXIST;
-    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0)
-        return -EADDRINUSE;
-    if (errno == ENOENT)
-        return 0;
-    /* EAGAIN: its queue is full; EPROTOTYPE: a socket of another type. Somebody is there. */
-    if (errno == EAGAIN || errno == EPROTOTYPE)
-        return -EADDRINUSE;
-    if (errno != ECONNREFUSED)
-        return -errno;
-    return unlink(address->sun_path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 static int bind_unix(const struct sockaddr_un *address, struct listen_socket *socket_)
@@ -173,7 +157,7 @@ static int open_unix(const struct listen_address *address, const char *text,
     memcpy(where.sun_path, address->host, len);
     memcpy(made.path, address->host, len);
 
-    int r = clear_stale(&where);
+    int r = unix_socket_clear_stale(&where, SOCK_STREAM);
     if (r == -EEXIST)
         return fail(ret_error, text, r, "there is a file that is not a socket");
     if (r == 0)
@@ -184,11 +168,49 @@ static int open_unix(const struct listen_address *address, const char *text,
     return 0;
 }
 
-int listen_open(const struct listen_address *address, const char *text,
+void listen_share(const struct listen_socket *socket, bool share)
+{
+    const int on = share;
+    if (!socket->path[0])
+        (void)setsockopt(socket->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+}
+
+int listen_open(const struct listen_address *address, const char *text, bool share,
                 struct listen_socket *ret_socket, struct config_error *ret_error)
 {
     return address->is_unix ? open_unix(address, text, ret_socket, ret_error)
-                            : open_inet(address, text, ret_socket, ret_error);
+                            : open_inet(address, text, share, ret_socket, ret_error);
+}
+
+static int open_passed(const char *text, struct listen_socket *ret_socket,
+                       struct config_error *ret_error)
+{
+    int type = 0, listens = 0;
+    socklen_t len = sizeof type;
+    int passed = atoi(text + strlen(PASSED_LISTEN));
+    if (getsockopt(passed, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+        getsockopt(passed, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0)
+        return fail_errno(ret_error, text, -errno);
+    if (type != SOCK_STREAM || !listens)
+        return fail(ret_error, text, -EINVAL,
+                    "systemd has passed something else than a listening stream socket");
+    CLEANUP_FD int fd = fcntl(passed, F_DUPFD_CLOEXEC, 0);
+    int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+        return fail_errno(ret_error, text, -errno);
+    *ret_socket = (struct listen_socket){.fd = fd, .port = bound_port(fd)};
+    (void)steal_fd(&fd);
+    return 0;
+}
+
+int listen_open_text(const char *text, bool share, struct listen_socket *ret_socket,
+                     struct config_error *ret_error)
+{
+    struct listen_address address;
+    if (strncmp(text, PASSED_LISTEN, strlen(PASSED_LISTEN)) == 0)
+        return open_passed(text, ret_socket, ret_error);
+    int r = config_parse_listen(text, &address, ret_error);
+    return r < 0 ? r : listen_open(&address, text, share, ret_socket, ret_error);
 }
 
 void listen_unlink(struct listen_socket *socket)

@@ -13,6 +13,13 @@ void quota_deinit(struct quota *quota)
     (void)pthread_mutex_destroy(&quota->lock);
 }
 
+void quota_set_requests(struct quota *quota, unsigned requests_max)
+{
+    (void)pthread_mutex_lock(&quota->lock);
+    quota->requests_max = requests_max;
+    (void)pthread_mutex_unlock(&quota->lock);
+}
+
 bool quota_enter(struct quota *quota)
 {
     (void)pthread_mutex_lock(&quota->lock);

@@ -44,6 +44,9 @@ struct holding {
 void quota_init(struct quota *quota, unsigned requests_max, uint64_t bytes_max);
 void quota_deinit(struct quota *quota);
 
+/* Another limit of requests; those in progress beyond it stay. */
+void quota_set_requests(struct quota *quota, unsigned requests_max);
+
 /* A place for one more request: true, and quota_leave() is owed; or false. */
 MUST_USE bool quota_enter(struct quota *quota);
 void quota_leave(struct quota *quota);

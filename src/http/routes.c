@@ -2,6 +2,7 @@
 #include "routes.h"
 
 #include <string.h>
+#include <strings.h>
 
 static void healthy_answer(struct site *site, const struct request *request, struct answer *answer)
 {
@@ -28,24 +29,32 @@ static void ready_answer(struct site *site, const struct request *request, struc
     answer_text(answer, 200, "kvmstatd is ready.\n");
 }
 
-static void history_answer(struct site *site, const struct request *request, struct answer *answer)
-{
-    (void)site;
-    (void)request;
-    answer_text(answer, 404, "This version keeps no history.\n");
-}
-
 static const struct route routes[] = {
     {"/metrics", metrics_answer, .counted = true},
     {"/", page_answer, .counted = true},
     {"/-/healthy", healthy_answer, .counted = false},
     {"/-/ready", ready_answer, .counted = false},
     {"/api/v1/vms", vms_answer, .counted = true},
-    {"/api/v1/history", history_answer, .counted = false},
+    {"/api/v1/history", history_answer, .counted = true},
 };
 
-const struct route *routes_find(const char *path)
+/* A whole URL, as to a proxy, is the same request: RFC 9112, 3.2.2 wants servers to take it. */
+static const char *without_authority(const char *target)
 {
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+        size_t len = strlen(schemes[i]);
+        if (strncasecmp(target, schemes[i], len) != 0)
+            continue;
+        const char *path = strchr(target + len, '/');
+        return path ? path : "/";
+    }
+    return target;
+}
+
+const struct route *routes_find(const char *target)
+{
+    const char *path = without_authority(target);
     for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
         if (strcmp(routes[i].path, path) == 0)
             return &routes[i];

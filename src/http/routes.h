@@ -14,8 +14,8 @@ struct route {
     bool counted;
 };
 
-/* The route of a path, or NULL. */
-const struct route *routes_find(const char *path);
+/* The route of a request's target without its query, or NULL. */
+const struct route *routes_find(const char *target);
 
 /* Whether the method may be used at all. */
 bool routes_allow_method(const char *method);

@@ -8,10 +8,86 @@
  */
 #include "watch.h"
 
-#include <sys/socket.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "clock.h"
+#include "digest.h"
+
+enum {
+    /* Peers are counted by a hash of so many values: some are counted together, which is no harm.
+     */
+    PEER_BUCKETS = 256,
+};
+
+struct peer peer_of(const struct sockaddr *address)
+{
+    static const uint8_t v4_in_v6[12] = {[10] = 0xff, [11] = 0xff};
+    struct peer peer = {{0}};
+    if (address && address->sa_family == AF_INET) {
+        memcpy(peer.bytes, v4_in_v6, sizeof v4_in_v6);
+        memcpy(peer.bytes + 12, &((const struct sockaddr_in *)(const void *)address)->sin_addr, 4);
+    } else if (address && address->sa_family == AF_INET6) {
+        const struct in6_addr *v6 =
+            &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
+        memcpy(peer.bytes, v6, IN6_IS_ADDR_V4MAPPED(v6) ? 16 : 8);
+        if (IN6_IS_ADDR_LOOPBACK(v6))
+            peer.bytes[15] = 1; /* the network of ::1 has all bits of nobody */
+    }
+    return peer;
+}
+
+bool peer_equal(const struct peer *a, const struct peer *b)
+{
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+static size_t bucket_of(const struct watch *watch, const struct peer *peer)
+{
+    uint64_t hash = digest_add(watch->seed, peer->bytes, sizeof peer->bytes);
+    /* Neighbours differ in their last byte, which so far has only reached the lower bits. */
+    hash = (hash ^ hash >> 32) * UINT64_C(0x9e3779b97f4a7c15);
+    return (size_t)(hash >> 56) % PEER_BUCKETS;
+}
+
+static void cut(struct watch *watch, struct watched *watched)
+{
+    if (watched->cut)
+        return;
+    (void)shutdown(watched->fd, SHUT_RDWR);
+    watched->cut = true;
+    watch->count--;
+}
+
+/* Cuts off the oldest connection without a request, of the peer that has the most connections. */
+static void make_room(struct watch *watch)
+{
+    struct {
+        size_t n;
+        struct watched *oldest;
+    } buckets[PEER_BUCKETS] = {{0}};
+    struct watched *watched, *victim = NULL;
+    size_t most = 0;
+    TAILQ_FOREACH(watched, &watch->list, link)
+    {
+        size_t i = bucket_of(watch, &watched->peer);
+        if (watched->cut)
+            continue;
+        buckets[i].n++;
+        if (!buckets[i].oldest && watched->waiting)
+            buckets[i].oldest = watched;
+    }
+    for (size_t i = 0; i < PEER_BUCKETS; i++) {
+        if (buckets[i].oldest && buckets[i].n > most) {
+            most = buckets[i].n;
+            victim = buckets[i].oldest;
+        }
+    }
+    if (victim)
+        cut(watch, victim);
+}
 
 /* Cuts off what is late. Returns the earliest deadline that is left. */
 static int64_t cut_late(struct watch *watch, int64_t now_ns)
@@ -23,8 +99,7 @@ static int64_t cut_late(struct watch *watch, int64_t now_ns)
         if (watched->cut)
             continue;
         if (watched->deadline_ns <= now_ns) {
-            (void)shutdown(watched->fd, SHUT_RDWR);
-            watched->cut = true;
+            cut(watch, watched);
         } else {
             next_ns = MIN_OF(next_ns, watched->deadline_ns);
         }
@@ -50,10 +125,11 @@ static void *watch_run(void *arg)
     return NULL;
 }
 
-int watch_start(struct watch *watch)
+int watch_start(struct watch *watch, size_t limit)
 {
     pthread_condattr_t monotonic;
-    *watch = (struct watch){.sleeping_until_ns = INT64_MAX};
+    *watch = (struct watch){.sleeping_until_ns = INT64_MAX, .limit = limit};
+    (void)!getrandom(&watch->seed, sizeof watch->seed, 0);
     TAILQ_INIT(&watch->list);
     (void)pthread_mutex_init(&watch->lock, NULL);
     (void)pthread_condattr_init(&monotonic);
@@ -89,19 +165,44 @@ static void set_deadline(struct watch *watch, struct watched *watched, int64_t d
         (void)pthread_cond_signal(&watch->wake);
 }
 
-void watch_add(struct watch *watch, struct watched *watched, int fd, int64_t deadline_ns)
+void watch_set_limit(struct watch *watch, size_t limit)
 {
-    *watched = (struct watched){.fd = fd};
+    (void)pthread_mutex_lock(&watch->lock);
+    watch->limit = limit;
+    (void)pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_add(struct watch *watch, struct watched *watched, int fd, struct peer peer,
+               int64_t deadline_ns)
+{
+    *watched = (struct watched){.fd = fd, .peer = peer, .waiting = true};
     (void)pthread_mutex_lock(&watch->lock);
     TAILQ_INSERT_TAIL(&watch->list, watched, link);
+    set_deadline(watch, watched, deadline_ns);
+    if (++watch->count > watch->limit)
+        make_room(watch);
+    (void)pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_move(struct watch *watch, struct watched *watched, int64_t deadline_ns, bool waiting)
+{
+    (void)pthread_mutex_lock(&watch->lock);
+    watched->waiting = waiting;
     set_deadline(watch, watched, deadline_ns);
     (void)pthread_mutex_unlock(&watch->lock);
 }
 
-void watch_move(struct watch *watch, struct watched *watched, int64_t deadline_ns)
+void watch_cut(struct watch *watch, struct watched *watched)
 {
     (void)pthread_mutex_lock(&watch->lock);
-    set_deadline(watch, watched, deadline_ns);
+    cut(watch, watched);
+    (void)pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_make_room(struct watch *watch)
+{
+    (void)pthread_mutex_lock(&watch->lock);
+    make_room(watch);
     (void)pthread_mutex_unlock(&watch->lock);
 }
 
@@ -109,5 +210,7 @@ void watch_remove(struct watch *watch, struct watched *watched)
 {
     (void)pthread_mutex_lock(&watch->lock);
     TAILQ_REMOVE(&watch->list, watched, link);
+    if (!watched->cut)
+        watch->count--;
     (void)pthread_mutex_unlock(&watch->lock);
 }

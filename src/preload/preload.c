@@ -63,9 +63,10 @@ static sigset_t before_fork;
 
 /* Which fds stand in the table. Written under `lock`, read by any. */
 static _Atomic uint64_t watched_fds[WATCHED_FDS_MAX / BITS];
-/* Which of them have been closed by one who could not have the lock, and that there are any. */
+/* Which of them have been closed by one who could not have the lock, and that there are any. A word
+ * for that, since riscv64's compilers exchange bytes by libatomic, which we don't want to need. */
 static _Atomic uint64_t closed_fds[WATCHED_FDS_MAX / BITS];
-static atomic_bool any_closed;
+static atomic_uint any_closed;
 static _Atomic pid_t owner; /* whose `handoff` is */
 
 static int first_ioctl(int fd, unsigned long request, ...);
@@ -182,7 +183,7 @@ static void watch(int fd, uint64_t vm, int64_t vcpu)
 /* What was closed while we had the lock. */
 static void forget_closed(void)
 {
-    if (!atomic_exchange(&any_closed, false))
+    if (!atomic_exchange(&any_closed, 0))
         return;
     for (size_t i = 0; i < n_table;) {
         if (has(closed_fds, table[i].fd))
@@ -263,7 +264,7 @@ static void after_fork_in_child(void)
         clear(closed_fds, table[i].fd);
     }
     n_table = 0;
-    any_closed = false;
+    any_closed = 0;
     kvmstatd_handoff_close(handoff);
     handoff = NULL;
     (void)pthread_mutex_unlock(&lock);
@@ -341,7 +342,7 @@ static SELDOM void closing(int fd)
     guard_begin(&guard);
     if (owner == getpid()) {
         set(closed_fds, fd);
-        any_closed = true;
+        any_closed = 1;
         if (pthread_mutex_trylock(&lock) == 0)
             let_go();
     }

@@ -10,6 +10,7 @@
 #include <sys/timerfd.h>
 
 #include "clock.h"
+#include "derive.h"
 #include "statsfd.h"
 
 enum {
@@ -18,6 +19,12 @@ enum {
      * and the look costs a thousandth of the reads.
      */
     SLICE_TARGETS = 64,
+    /*
+     * A slice is read again when it took longer than this part of the interval, and than this for
+     * each target, which is some times what a read takes.
+     */
+    HELD_UP_PART = 16,
+    HELD_UP_NS_A_TARGET = 4000,
 };
 
 int group_init(struct group *group, struct store *store, struct reaper *reaper,
@@ -106,7 +113,7 @@ void group_plan_carry(struct group_plan *plan)
 {
     for (uint32_t i = 0; i < plan->layout->n_targets; i++) {
         const struct sampled_target *target = plan->targets[i];
-        plan->carried[i] = group_last_block(target->predecessor ? target->predecessor : target);
+        plan->carried[i] = group_last_reading(target->predecessor ? target->predecessor : target);
     }
 }
 
@@ -141,7 +148,7 @@ static void seat_readings(struct group *group)
     for (uint32_t i = 0; i < plan->n_copies; i++) {
         const struct block_copy *copy = &plan->copies[i];
         struct sampled_target *target = plan->targets[copy->target];
-        size_t at = group->layout->status_bytes + copy->offset;
+        size_t at = group->layout->head_bytes + copy->offset;
         uint32_t element = (uint32_t)(at / plan->sweep->element_bytes);
         target->seat = i;
         if (copy->by_files)
@@ -233,17 +240,20 @@ int64_t group_deadline_ns(const struct group *group)
     return group->start_ns + (group->served + 1) * group->interval_ns;
 }
 
-const uint8_t *group_last_block(const struct sampled_target *target)
+struct last_reading group_last_reading(const struct sampled_target *target)
 {
     const struct group *group = target->group;
     if (!group || !group->now)
-        return NULL;
+        return (struct last_reading){0};
     if (group->fresh)
         return group->now->carried[target->index];
     const struct frame *newest = atomic_load(&group->ring->newest);
     if (!newest || newest->status[target->index] == TARGET_ABSENT)
-        return NULL;
-    return newest->data + group->layout->targets[target->index].offset;
+        return (struct last_reading){0};
+    return (struct last_reading){
+        .block = newest->data + group->layout->targets[target->index].offset,
+        .read_ns = newest->read_ns[target->index],
+    };
 }
 
 void group_mute_vm(struct group *group, struct sampled_vm *vm)
@@ -281,8 +291,7 @@ static void ready_frame(struct group *group, struct frame *frame)
     }
     if (!frame->memory || frame->memory->batch != group->batch)
         renew_memory(group, frame);
-    frame->status = frame->memory->map;
-    frame->data = frame->status + group->layout->status_bytes;
+    frame_lay_out(frame);
 }
 
 /* Discovery is to look at it, once. */
@@ -303,10 +312,11 @@ static uint8_t read_failed(struct group *group, struct frame *frame, uint32_t in
     enum read_error kind = error ? READ_ERROR_IO : READ_ERROR_SHORT;
     atomic_fetch_add_explicit(&group->store->self.read_errors[kind], 1, memory_order_relaxed);
     tell(group, target, error);
-    const uint8_t *last = group_last_block(target);
-    if (!last)
+    struct last_reading last = group_last_reading(target);
+    if (!last.block)
         return TARGET_ABSENT;
-    memcpy(frame->data + place->offset, last, place->schema->data_bytes);
+    memcpy(frame->data + place->offset, last.block, place->schema->data_bytes);
+    frame->read_ns[index] = last.read_ns;
     return TARGET_HELD;
 }
 
@@ -319,34 +329,53 @@ not_read(struct group *group, struct frame *frame, const struct reading *r, ssiz
     return read_failed(group, frame, r->target, n < 0 ? -errno : 0);
 }
 
-static void read_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t to)
+/*
+ * A slice has one time, from its beginning. If the thread lost the CPU in the middle, what was
+ * gained meanwhile is in the values but not in the time between two readings, and the rate would be
+ * one that never was. So the slice is read again, once: whoever has just been given the CPU is
+ * hardly held up twice.
+ */
+static bool was_held_up(const struct group *group, int64_t began_ns, uint32_t n)
+{
+    int64_t limit_ns = MAX_OF(group->interval_ns / HELD_UP_PART, (int64_t)n * HELD_UP_NS_A_TARGET);
+    return clock_now_ns() - began_ns > limit_ns;
+}
+
+/* Returns its time. */
+static int64_t read_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t to)
 {
     const struct reading *readings = group->now->readings;
+    int64_t now_ns = clock_now_ns();
     for (uint32_t i = from; i < to; i++) {
         const struct reading *r = &readings[i];
+        frame->read_ns[r->target] = now_ns;
         ssize_t n = statsfd_pread(r->fd, frame->data + r->offset, r->bytes, r->data_offset);
         frame->status[r->target] =
             n == (ssize_t)r->bytes ? TARGET_READ : not_read(group, frame, r, n);
     }
+    return now_ns;
 }
 
-static void copy_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t n)
+/* Returns its time. */
+static int64_t copy_slice(struct group *group, struct frame *frame, uint32_t from, uint32_t n)
 {
     struct bpf_sweep *sweep = group->now->sweep->sweep;
     const struct block_copy *copies = &group->now->copies[from];
+    int64_t now_ns = clock_now_ns();
     int failed = bpf_sweep_run(sweep, frame->memory->place, from, n);
     for (uint32_t i = 0; i < n; i++) {
-        if (!copies[i].by_files)
-            frame->status[copies[i].target] = copies[i].address ? TARGET_READ : TARGET_ABSENT;
+        if (copies[i].by_files)
+            continue;
+        frame->status[copies[i].target] = copies[i].address ? TARGET_READ : TARGET_ABSENT;
+        frame->read_ns[copies[i].target] = now_ns;
     }
-    if (failed == 0)
-        return;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; failed && i < n; i++) {
         if (copies[i].address && !copies[i].by_files &&
             (failed < 0 || bpf_sweep_failed(sweep, from + i)))
             frame->status[copies[i].target] =
                 read_failed(group, frame, copies[i].target, failed < 0 ? failed : -EFAULT);
     }
+    return now_ns;
 }
 
 /* A block whose files are all closed: with them, its object has gone. That is no error. */
@@ -365,12 +394,15 @@ not_seen(struct group *group, struct frame *frame, const struct block_copy *copy
 static void copy_by_files(struct group *group, struct frame *frame)
 {
     struct bpf_sweep *sweep = group->now->sweep->sweep;
+    int64_t now_ns = clock_now_ns();
     int copied = bpf_sweep_run_files(sweep, frame->memory->place);
     for (uint32_t i = 0; i < group->now->n_copies; i++) {
         const struct block_copy *copy = &group->now->copies[i];
         if (!copy->by_files)
             continue;
-        bool seen = copied > 0 && copy->address && bpf_sweep_seen(sweep, i);
+        frame->read_ns[copy->target] = now_ns;
+        bool seen =
+            copied > 0 && copy->address && bpf_sweep_seen(sweep, i, &frame->read_ns[copy->target]);
         frame->status[copy->target] =
             seen ? TARGET_READ : not_seen(group, frame, copy, MIN_OF(copied, 0));
     }
@@ -390,17 +422,22 @@ struct frame *group_sweep(struct group *group, int64_t now_ns, group_yield_fn *y
     if (group->now->n_by_files == n)
         n = 0;
     for (uint32_t i = 0; i < n; i += BPF_SWEEP_CHUNK) {
+        uint32_t chunk = MIN_OF((uint32_t)BPF_SWEEP_CHUNK, n - i);
         if (i && yield)
             yield(ctx, group);
-        copy_slice(group, frame, i, MIN_OF((uint32_t)BPF_SWEEP_CHUNK, n - i));
+        if (was_held_up(group, copy_slice(group, frame, i, chunk), chunk))
+            (void)copy_slice(group, frame, i, chunk);
     }
     n = group->now->n_readings;
     for (uint32_t i = 0; i < n; i += SLICE_TARGETS) {
+        uint32_t end = MIN_OF(i + SLICE_TARGETS, n);
         if (yield)
             yield(ctx, group);
-        read_slice(group, frame, i, MIN_OF(i + SLICE_TARGETS, n));
+        if (was_held_up(group, read_slice(group, frame, i, end), end - i))
+            (void)read_slice(group, frame, i, end);
     }
     frame->end_ns = clock_now_ns();
+    derive(group, frame, yield, ctx);
     return frame;
 }
 
@@ -408,8 +445,10 @@ static void first_samples(struct group *group, int64_t now_ns)
 {
     for (uint32_t i = 0; i < group->layout->n_vms; i++) {
         struct vm *vm = group->layout->vms[i].vm;
-        if (atomic_exchange_explicit(&vm->sampled, true, memory_order_relaxed))
+        if (atomic_load_explicit(&vm->sampled, memory_order_relaxed))
             continue;
+        /* Written by this thread alone, so nothing can come between the two. */
+        atomic_store_explicit(&vm->sampled, true, memory_order_relaxed);
         int64_t created_ns = atomic_load_explicit(&vm->created_ns, memory_order_relaxed);
         if (created_ns)
             selfhist_observe(&group->store->self.discovery, now_ns - created_ns);

@@ -13,14 +13,15 @@ struct group {
     struct reaper *reaper;
     struct ring *ring;
     struct mailbox *events;
-    int timer_fd;           /* owned */
-    int64_t interval_ns;    /* 0: the slot is not in use */
-    int64_t start_ns;       /* tick k is due at start_ns + k * interval_ns */
-    int64_t served;         /* the newest tick that was served or missed; -1 at the start */
-    struct group_plan *now; /* owned; NULL: nothing to read */
-    struct layout *layout;  /* of `now`; counted in layout->uses */
-    bool fresh;             /* no sweep since `now` was adopted: its `carried` counts */
-    uint64_t batch;         /* of the memory that the newest plan with memory brought */
+    struct recorder *recorder; /* borrowed from the sampler; NULL: nothing is recorded */
+    int timer_fd;              /* owned */
+    int64_t interval_ns;       /* 0: the slot is not in use */
+    int64_t start_ns;          /* tick k is due at start_ns + k * interval_ns */
+    int64_t served;            /* the newest tick that was served or missed; -1 at the start */
+    struct group_plan *now;    /* owned; NULL: nothing to read */
+    struct layout *layout;     /* of `now`; counted in layout->uses */
+    bool fresh;                /* no sweep since `now` was adopted: its `carried` counts */
+    uint64_t batch;            /* of the memory that the newest plan with memory brought */
     struct frame_memory *spare[FRAMES_MAX]; /* owned; for frames that have none or an older one */
 };
 
@@ -50,7 +51,7 @@ void group_serve(struct group *group, int64_t now_ns, group_yield_fn *yield, voi
 struct frame *group_sweep(struct group *group, int64_t now_ns, group_yield_fn *yield, void *ctx);
 void group_publish(struct group *group, struct frame *frame);
 
-/* The last good block of a target, wherever it is read now; NULL: never read. */
-const uint8_t *group_last_block(const struct sampled_target *target);
+/* The last good reading of a target, wherever it is read now. */
+struct last_reading group_last_reading(const struct sampled_target *target);
 /* No more reads of this VM's targets; they are chained for closing. */
 void group_mute_vm(struct group *group, struct sampled_vm *vm);

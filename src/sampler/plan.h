@@ -87,6 +87,12 @@ struct sampled_vm {
     struct retired_vcpu *retired; /* owned; each vcpu once */
 };
 
+/* What a target had when it was read well last. */
+struct last_reading {
+    const uint8_t *block; /* NULL: it never was */
+    int64_t read_ns;
+};
+
 /* What the tick needs of a target with a stats fd, packed. fd -1: not to be read any more. */
 struct reading {
     int fd;
@@ -118,10 +124,10 @@ struct group_plan {
     struct sampled_target **targets; /* layout->n_targets */
     struct sampled_vm **vms;         /* layout->n_vms */
     /*
-     * layout->n_targets; filled by the sampler on adoption: each target's last block in the frame
-     * that was newest then, NULL where there is none. Valid until the first sweep.
+     * layout->n_targets; filled by the sampler on adoption: each target's last reading in the frame
+     * that was newest then. Valid until the first sweep is published.
      */
-    const uint8_t **carried;
+    struct last_reading *carried;
     /* New memory for its frames; NULL: what is there does. */
     struct frame_memory *memory[FRAMES_MAX];
     bool at_once; /* VMs move here from another group: read now, so that no scrape misses them */

@@ -265,6 +265,9 @@ static int place_vm(struct draft *draft, struct group_plan *gp, size_t vm_index,
     };
     if (retired && !place->retired)
         return -ENOMEM;
+    int r = planner_bursts(draft->planner, vm, &place->bursts);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < vm->n_targets; i++) {
         struct sampled_target *target = vm->targets[i];
         uint32_t at = layout->n_targets++;
@@ -309,7 +312,7 @@ static int size_memory(struct draft *draft, uint32_t at, struct group_plan *gp,
                        size_t element_bytes)
 {
     struct planned_slot *slot = &draft->slots[at];
-    size_t needed = gp->layout->status_bytes + gp->layout->data_bytes;
+    size_t needed = gp->layout->head_bytes + gp->layout->data_bytes;
     bool too_big = slot->memory_bytes > MEMORY_SMALL && needed < slot->memory_bytes / 4;
     bool by_bpf = gp->n_copies > 0, by_files = gp->n_by_files > 0;
     bool sweep_fits = by_bpf == (slot->sweep != NULL) &&
@@ -383,8 +386,8 @@ static int build_group(struct draft *draft, uint32_t slot, struct group_plan **r
     if (r < 0)
         return r;
     /* Whole elements, so that what is one in the data is one in the map. */
-    gp->layout->status_bytes = round_up(MAX_OF(gp->layout->n_targets, 1u),
-                                        gp->n_copies ? element_bytes : (size_t)CACHE_LINE);
+    gp->layout->head_bytes = round_up(layout_head_bytes(MAX_OF(gp->layout->n_targets, 1u)),
+                                      gp->n_copies ? element_bytes : (size_t)CACHE_LINE);
     /* Offsets in a frame are 32 bits: 4 GiB of blocks a tick are beyond any host. */
     if (gp->layout->data_bytes > UINT32_MAX)
         return -ENOMEM;

@@ -76,6 +76,7 @@ static void planned_vm_free(struct planned_vm *vm)
     vm_identity_unref(vm->identity);
     free(vm->base_label);
     free(vm->targets);
+    planned_vm_free_bursts(vm);
     free(vm);
 }
 
@@ -96,6 +97,7 @@ void planner_free(struct planner *planner)
         sampled_vm_free(planner->leaving_vms.items[i]);
     for (size_t i = 0; i < RINGS_MAX; i++)
         bpf_frames_unref(planner->slots[i].sweep);
+    planner_free_bursts(planner);
     free(planner->leaving_targets.items);
     free(planner->leaving_vms.items);
     free(planner->vms);
@@ -446,6 +448,7 @@ uint64_t planned_vm_id(const struct planned_vm *vm)
 
 void planner_set_config(struct planner *planner, struct config *config)
 {
+    planner_change_bursts(planner, config);
     config_ref(config);
     config_unref(planner->config);
     planner->config = config;

@@ -23,6 +23,13 @@ struct planned_vm {
     int64_t interval_ns;
     bool submitted;
     const struct schema *retired_schema; /* of the vCPUs that have left; NULL: none has */
+    struct bursts *bursts; /* a reference: as it was laid out last; NULL: nothing is watched */
+    struct kept_set {
+        struct burst_set *set; /* a reference */
+        int32_t vcpu;
+        enum scope scope;
+    } * kept_sets; /* all there ever were, so that a vCPU that comes back goes on where it was */
+    size_t n_kept_sets, kept_sets_capacity;
     void *owner;
 };
 
@@ -54,4 +61,15 @@ struct planner {
     bool relabel;      /* VMs have come or gone: look for clashes again */
     uint64_t batches;  /* of frame memory made so far */
     struct planned_slot slots[RINGS_MAX];
+    struct burst_stats *burst_stats[SCHEMAS_MAX]; /* references; made when they are first wanted */
 };
+
+/* plan_bursts.c: what is watched between scrapes. */
+
+/* Of the VM as it stands. Returns 0 with a reference, NULL for nothing, or -ENOMEM. */
+MUST_USE int planner_bursts(struct planner *planner, struct planned_vm *vm,
+                            struct bursts **ret_bursts);
+void planned_vm_free_bursts(struct planned_vm *vm);
+/* Another configuration: what is watched is made anew at the next commit where it differs. */
+void planner_change_bursts(struct planner *planner, const struct config *config);
+void planner_free_bursts(struct planner *planner);

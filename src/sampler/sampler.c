@@ -13,6 +13,8 @@
 
 #include "clock.h"
 #include "group.h"
+#include "record.h"
+#include "recorder.h"
 #include "statsfd.h"
 
 enum {
@@ -20,6 +22,8 @@ enum {
 };
 /* New VMs in a group whose next tick is further off than this are read at once. */
 #define AT_ONCE_NS NSEC_PER_SEC
+/* No recorder's address. */
+#define RECORD_NOTHING ((uintptr_t)1)
 
 struct sampler {
     struct watch watch; /* of the inbox */
@@ -29,8 +33,13 @@ struct sampler {
     struct mailbox events; /* for discovery */
     int epoll_fd;
     atomic_bool stopping;
-    bool running; /* THREADS: whoever starts and stops */
+    atomic_uint asked, answered; /* signs of life; THREADS: asked by any, answered by the sampler */
+    bool running;                /* THREADS: whoever starts and stops */
     pthread_t thread;
+    struct dumper *dumper;     /* borrowed; NULL: none */
+    struct recorder *recorder; /* a reference; NULL: nothing is recorded */
+    /* Set by others, taken by the sampler: a reference, RECORD_NOTHING, or 0: no change. */
+    _Atomic uintptr_t next_recorder;
     unsigned n_groups; /* slots below this may be in use */
     struct group groups[RINGS_MAX];
 };
@@ -75,6 +84,7 @@ static void let_go(struct sampler *sampler, struct sampled_vm *vm, int64_t exite
         return;
     vm->let_go = true;
     vm->exited_ns = exited_ns;
+    record_end(vm, sampler->dumper);
     atomic_store_explicit(&vm->vm->gone, true, memory_order_release);
     if (vm->group)
         group_mute_vm(vm->group, vm);
@@ -107,7 +117,7 @@ static void retire(struct sampled_target *target)
     const struct schema *schema = target->schema;
     struct sampled_vm *vm = target->vm;
     struct retired_vcpu *retired = target->retirement;
-    const uint8_t *last = group_last_block(target);
+    const uint8_t *last = group_last_reading(target).block;
     if (!retired)
         return;
     bool read = target->fd >= 0 && !target->closing &&
@@ -179,6 +189,7 @@ static void adopt(struct sampler *sampler, struct plan *plan)
 {
     for (size_t i = 0; i < plan->n_leaving_vms; i++)
         let_go(sampler, plan->leaving_vms[i], 0);
+    record_changes(plan);
     for (size_t i = 0; i < plan->n_leaving_targets; i++) {
         const struct sampled_target *target = plan->leaving_targets[i];
         if (!target->vm->let_go && !target->superseded)
@@ -202,6 +213,24 @@ static void adopt_all(struct sampler *sampler)
         adopt(sampler, (struct plan *)letter);
         letter = next;
     }
+}
+
+/* What the old one counts in its last tick must not stay: only now it counts no more. */
+static void take_recorder(struct sampler *sampler)
+{
+    struct selfstats *self = &sampler->store->self;
+    uintptr_t next = atomic_exchange(&sampler->next_recorder, 0);
+    if (!next)
+        return;
+    struct recorder *old = sampler->recorder;
+    sampler->recorder = next == RECORD_NOTHING ? NULL : (struct recorder *)next;
+    for (unsigned i = 0; i < RINGS_MAX; i++)
+        sampler->groups[i].recorder = sampler->recorder;
+    atomic_store_explicit(&self->recorder_bytes, 0, memory_order_relaxed);
+    atomic_store_explicit(&self->recorder_since_ns, sampler->recorder ? clock_now_ns() : 0,
+                          memory_order_relaxed);
+    if (old)
+        reaper_post(sampler->reaper, recorder_reapable(old));
 }
 
 static void clear_timer(const struct group *group)
@@ -229,6 +258,8 @@ static void handle(struct sampler *sampler, const struct epoll_event *events, in
             break;
         }
     }
+    if (inbox)
+        take_recorder(sampler);
     serve_due(sampler, NULL);
     if (inbox)
         adopt_all(sampler);
@@ -241,7 +272,10 @@ static void *sampler_main(void *arg)
     (void)pthread_setname_np(pthread_self(), "kvmstatd-sample");
     while (!atomic_load_explicit(&sampler->stopping, memory_order_relaxed)) {
         int n = epoll_wait(sampler->epoll_fd, events, EVENTS_MAX, -1);
+        unsigned asked = atomic_load_explicit(&sampler->asked, memory_order_relaxed);
         handle(sampler, events, n);
+        /* Only now: what it was asked is whether it comes round. */
+        atomic_store_explicit(&sampler->answered, asked, memory_order_relaxed);
     }
     return NULL;
 }
@@ -281,6 +315,20 @@ int sampler_new(struct store *store, struct reaper *reaper, struct sampler **ret
     return 0;
 }
 
+void sampler_set_dumper(struct sampler *sampler, struct dumper *dumper)
+{
+    sampler->dumper = dumper;
+}
+
+void sampler_set_recorder(struct sampler *sampler, struct recorder *recorder)
+{
+    uintptr_t next = recorder ? (uintptr_t)recorder_ref(recorder) : RECORD_NOTHING;
+    uintptr_t untaken = atomic_exchange(&sampler->next_recorder, next);
+    if (untaken && untaken != RECORD_NOTHING)
+        recorder_unref((struct recorder *)untaken);
+    mailbox_ring(&sampler->inbox);
+}
+
 int sampler_set_cpus(struct sampler *sampler, const int *cpus, size_t n_cpus)
 {
     cpu_set_t set;
@@ -315,6 +363,17 @@ void sampler_stop(struct sampler *sampler)
     sampler->running = false;
 }
 
+void sampler_ask(struct sampler *sampler)
+{
+    atomic_fetch_add(&sampler->asked, 1);
+    mailbox_ring(&sampler->inbox);
+}
+
+bool sampler_answered(const struct sampler *sampler)
+{
+    return atomic_load(&sampler->asked) == atomic_load(&sampler->answered);
+}
+
 static void free_events(struct mailbox *events)
 {
     struct letter *letter = mailbox_collect(events);
@@ -333,6 +392,8 @@ void sampler_free(struct sampler *sampler)
     /* What leaves with a plan nobody has adopted yet is to be released too: adopt it. */
     if (sampler->inbox.event_fd >= 0)
         adopt_all(sampler);
+    take_recorder(sampler);
+    recorder_unref(sampler->recorder);
     for (unsigned i = 0; i < RINGS_MAX; i++) {
         if (sampler->groups[i].timer_fd >= 0)
             group_deinit(&sampler->groups[i]);
@@ -348,6 +409,7 @@ void sampler_free(struct sampler *sampler)
 void sampler_run_once(struct sampler *sampler)
 {
     struct epoll_event events[EVENTS_MAX];
+    take_recorder(sampler);
     adopt_all(sampler);
     /* VMMs that have exited meanwhile, and the first tick of each group, which is due at once. */
     int n = epoll_wait(sampler->epoll_fd, events, EVENTS_MAX, 0);

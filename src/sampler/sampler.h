@@ -11,6 +11,8 @@
 #include "store.h"
 
 struct sampler;
+struct recorder; /* recorder.h */
+struct dumper;   /* dumper.h */
 
 enum sampler_event_kind {
     SAMPLER_EVENT_VM_EXITED,   /* its VMM has exited; its fds are on their way to close() */
@@ -28,6 +30,13 @@ struct sampler_event {
 
 /* `store` and `reaper` are borrowed. */
 MUST_USE int sampler_new(struct store *store, struct reaper *reaper, struct sampler **ret_sampler);
+/* Who is told of VMMs that exit. Borrowed; before the sampler is started. */
+void sampler_set_dumper(struct sampler *sampler, struct dumper *dumper);
+/*
+ * Everything is recorded there from now on, or nothing any more (NULL). Takes a reference of its
+ * own. THREADS: one at a time.
+ */
+void sampler_set_recorder(struct sampler *sampler, struct recorder *recorder);
 /*
  * Starts the thread, on the given CPUs (n_cpus 0: the inherited ones). Returns 0 or -errno; CPUs
  * that the kernel refuses give -EINVAL and no thread.
@@ -43,6 +52,13 @@ DEFINE_CLEANUP(struct sampler *, sampler_free)
 /* For --once and tests, instead of the thread: adopts what was planned and reads each group once.
  */
 void sampler_run_once(struct sampler *sampler);
+
+/*
+ * For a watchdog: asks the running thread for a sign of life, and whether it has come round since.
+ * THREADS: any.
+ */
+void sampler_ask(struct sampler *sampler);
+bool sampler_answered(const struct sampler *sampler);
 
 /* Events for discovery: one reader. */
 struct mailbox *sampler_events(struct sampler *sampler);

@@ -104,5 +104,5 @@ void bpf_sweep_set_wanted(struct bpf_sweep *sweep, uint32_t i, const struct bpf_
  * says which), or -errno when it could not be made.
  */
 MUST_USE int bpf_sweep_run_files(struct bpf_sweep *sweep, uint32_t frame);
-/* Whether the last pass found block i. */
-bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i);
+/* Whether the last pass found block i, and if so, when, by CLOCK_MONOTONIC. */
+bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i, int64_t *ret_read_ns);

@@ -125,9 +125,10 @@ int bpf_sweep_run_files(struct bpf_sweep *sweep, uint32_t frame)
     return -EOPNOTSUPP;
 }
 
-bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i)
+bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i, int64_t *ret_read_ns)
 {
     (void)sweep;
     (void)i;
+    (void)ret_read_ns;
     return false;
 }

@@ -10,6 +10,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -138,6 +139,8 @@ int bpf_source_new(struct bpf_source **ret_source, struct bpf_error *ret_error)
     int r = find_offsets(source, ret_error);
     if (r == 0)
         r = load(source, ret_error);
+    /* The BTF of a whole kernel took 10 MB of heap, most of which it would keep for good. */
+    (void)malloc_trim(0);
     if (r < 0)
         return r;
     *ret_source = steal_ptr(&source);

@@ -167,7 +167,10 @@ int bpf_sweep_run_files(struct bpf_sweep *sweep, uint32_t frame)
     return bpf_files_run(sweep->files, frame * sweep->frame_elements);
 }
 
-bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i)
+bool bpf_sweep_seen(const struct bpf_sweep *sweep, uint32_t i, int64_t *ret_read_ns)
 {
-    return sweep->copies[i].seen == bpf_files_mark(sweep->files);
+    if (sweep->copies[i].seen != bpf_files_mark(sweep->files))
+        return false;
+    *ret_read_ns = (int64_t)sweep->copies[i].seen_ns;
+    return true;
 }

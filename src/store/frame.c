@@ -66,6 +66,7 @@ void layout_free(struct layout *layout)
     for (uint32_t i = 0; i < layout->n_vms; i++) {
         vm_unref(layout->vms[i].vm);
         vm_identity_unref(layout->vms[i].identity);
+        bursts_unref(layout->vms[i].bursts);
         free(layout->vms[i].retired);
     }
     free(layout->vms);

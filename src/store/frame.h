@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bursts.h"
 #include "reapable.h"
 #include "schema_table.h"
 #include "vm.h"
@@ -45,6 +46,7 @@ struct layout_vm {
      */
     uint64_t *retired;
     const struct schema *retired_schema;
+    struct bursts *bursts; /* a reference; NULL: nothing is watched between scrapes */
 };
 
 /* Immutable after publish. THREADS: made by discovery, adopted by the sampler, freed by the reaper.
@@ -53,8 +55,8 @@ struct layout {
     struct reapable reapable;
     uint32_t n_vms;
     uint32_t n_targets;
-    size_t status_bytes; /* what a frame's memory needs for status, padded to a cache line … */
-    size_t data_bytes;   /* … and after it for data */
+    size_t head_bytes; /* what a frame's memory needs for status and times, padded … */
+    size_t data_bytes; /* … and after it for data */
     struct layout_vm *vms;
     struct layout_target *targets;
     char *labels;  /* arena of label texts */
@@ -101,11 +103,32 @@ struct frame {
     struct layout *layout;       /* THREADS: sampler, or whoever has pinned the frame */
     struct frame_memory *memory; /* NULL: none yet */
     uint8_t *status;             /* one enum target_status a target; inside memory */
+    int64_t *read_ns;            /* when each target's block was read; inside memory */
     uint8_t *data;               /* the blocks; inside memory */
     uint64_t tick;               /* of the group */
-    int64_t begin_ns;            /* when the sweep began and ended: the time of all its values */
+    int64_t begin_ns;            /* when the sweep began and ended */
     int64_t end_ns;
 };
+
+/* Where the times stand in a frame's memory, and how much both take; the caller pads the latter. */
+static inline size_t layout_times_offset(uint32_t n_targets)
+{
+    return (n_targets + sizeof(int64_t) - 1) / sizeof(int64_t) * sizeof(int64_t);
+}
+
+static inline size_t layout_head_bytes(uint32_t n_targets)
+{
+    return layout_times_offset(n_targets) + n_targets * sizeof(int64_t);
+}
+
+/* Gives the frame its places in its memory for its layout. */
+static inline void frame_lay_out(struct frame *frame)
+{
+    frame->status = frame->memory->map;
+    frame->read_ns =
+        (int64_t *)(void *)(frame->status + layout_times_offset(frame->layout->n_targets));
+    frame->data = frame->status + frame->layout->head_bytes;
+}
 
 struct ring {
     _Atomic(struct frame *) newest; /* NULL: nothing to read */

@@ -43,6 +43,16 @@ const char *handoff_reject_name(enum handoff_reject reject)
     return names[reject];
 }
 
+const char *dump_result_name(enum dump_result result)
+{
+    static const char *const names[DUMP_RESULTS] = {
+        [DUMP_WRITTEN] = "written",
+        [DUMP_FAILED] = "failed",
+        [DUMP_SKIPPED] = "skipped",
+    };
+    return names[result];
+}
+
 void selfstats_init(struct selfstats *self)
 {
     self->discovery.bounds = &coarse;

@@ -41,6 +41,14 @@ enum handoff_reject {
 };
 const char *handoff_reject_name(enum handoff_reject reject);
 
+enum dump_result {
+    DUMP_WRITTEN,
+    DUMP_FAILED,  /* the directory could not be written to */
+    DUMP_SKIPPED, /* too much was to be dumped at a time */
+    DUMP_RESULTS,
+};
+const char *dump_result_name(enum dump_result result);
+
 struct selfstats {
     /* sampler */
     struct selfhist discovery;      /* VM created -> first sample */
@@ -49,13 +57,18 @@ struct selfstats {
     _Atomic uint64_t ticks;
     _Atomic uint64_t ticks_missed;
     _Atomic uint64_t read_errors[READ_ERRORS];
+    _Atomic uint64_t recorder_bytes;   /* of its memory in use */
+    _Atomic int64_t recorder_since_ns; /* what is older may have gone; 0: there is no recorder */
     /* reaper */
     struct selfhist release; /* VMM exited -> all its fds closed */
     /* discovery */
     _Atomic uint64_t handoff_rejected[HANDOFF_REJECTS];
     atomic_bool looked_once; /* the first look over all processes is done and handed on */
+    /* dumper; SKIPPED also the sampler */
+    _Atomic uint64_t dumps[DUMP_RESULTS];
     /* scrapers */
     _Atomic int64_t render_duration_ns; /* of the last scrape */
+    atomic_bool web_config_refused; /* its files say what is wrong, and the former is in force */
     /* main */
     atomic_bool config_reload_ok;
     _Atomic int64_t config_reload_ok_wall_ns;

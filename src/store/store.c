@@ -9,6 +9,8 @@ int store_new(struct store **ret_store)
     (void)sem_init(&store->readers, 0, FRAME_READERS_MAX);
     schema_table_init(&store->schemas);
     roster_slot_init(&store->roster);
+    (void)pthread_mutex_init(&store->recorder.lock, NULL);
+    cputimes_slot_init(&store->cputimes);
     selfstats_init(&store->self);
     *ret_store = store;
     return 0;
@@ -22,8 +24,10 @@ void store_free(struct store *store)
         for (size_t j = 0; j < FRAMES_MAX; j++)
             frame_memory_free(store->rings[i].frames[j].memory);
     }
+    cputimes_slot_deinit(&store->cputimes);
     roster_slot_deinit(&store->roster);
     schema_table_deinit(&store->schemas);
+    (void)pthread_mutex_destroy(&store->recorder.lock);
     (void)sem_destroy(&store->readers);
     free(store);
 }

@@ -5,10 +5,17 @@
 
 #include <semaphore.h>
 
+#include "cputimes.h"
 #include "frame.h"
 #include "roster.h"
 #include "schema_table.h"
 #include "selfstats.h"
+
+struct recorder; /* recorder/recorder.h, whose functions alone use the slot */
+struct recorder_slot {
+    pthread_mutex_t lock; /* held for a pointer copy only; the sampler never takes it */
+    struct recorder *current;
+};
 
 struct store {
     struct ring rings[RINGS_MAX];
@@ -20,6 +27,8 @@ struct store {
     sem_t readers; /* FRAME_READERS_MAX */
     struct schema_table schemas;
     struct roster_slot roster;
+    struct recorder_slot recorder;
+    struct cputimes_slot cputimes;
     struct selfstats self;
 };
 

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 
 #include "cleanup.h"
+#include "recording.h"
 
 /* Immutable after creation. All strings are valid UTF-8, "" when unknown. */
 struct vm_identity {
@@ -63,6 +64,7 @@ struct vm {
     _Atomic int64_t created_ns; /* when the kernel announced it, 0: not known */
     atomic_bool sampled;        /* set by the sampler after its first frame */
     struct vm_sums sums;
+    struct recording recording;
 };
 
 MUST_USE int vm_new(struct vm **ret_vm);

@@ -13,6 +13,8 @@ CPU_BAR = 3.0
 MEMORY_BAR = 64 * MIB
 LATENESS_BAR_S = 0.002
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+PROTOBUF = {"Accept": "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;"
+                      "encoding=delimited"}
 VCPUS = 4
 SAMPLER = "kvmstatd-sample"
 COMMAND = "tests/bench/run daemon"
@@ -101,7 +103,9 @@ def _cpu(window, options, title):
 def _scrapes(daemon, rounds):
     """{kind: (median seconds, bytes)}"""
     kinds = {"text": None, "OpenMetrics": OPENMETRICS,
-             "OpenMetrics, gzip": {**OPENMETRICS, "Accept-Encoding": "gzip"}}
+             "OpenMetrics, gzip": {**OPENMETRICS, "Accept-Encoding": "gzip"},
+             "protobuf": PROTOBUF,
+             "protobuf, gzip": {**PROTOBUF, "Accept-Encoding": "gzip"}}
     result = {}
     for kind, headers in kinds.items():
         got = [figures.scrape(daemon, headers) for _ in range(rounds)]

@@ -10,6 +10,9 @@ from figures import Figure, info
 
 SWEEP_BAR = 1.10
 RENDER_BAR_NS = 40
+PROTOBUF_BYTES_BAR = 0.5
+PROTOBUF_TIME_BAR = 0.7
+BURSTS_BAR = 0.25
 
 
 def run(argv):
@@ -37,6 +40,7 @@ def sweep(options):
     paced = {k: float(v) for k, v in (line.split() for line in run(
         [*argv[:-1], "10" if options.quick else "40", "--pause-ms", "100"]).splitlines())}
     pace = command.rpartition(" ")[0] + " 40 --pause-ms 100"
+    bursts = got["bursts_on_top_cpu"]
     return [
         Figure(f"one tick over {n:,} targets / a bare loop of preads", f"≤ {SWEEP_BAR:.2f}×",
                f"{ratio:.3f}×", ratio <= SWEEP_BAR, command),
@@ -50,6 +54,9 @@ def sweep(options):
              f"{paced['tick_cpu_ns_per_target']:.0f} ns a target; "
              f"{paced['bare_one_buffer_cpu_ns_per_target']:.0f} ns "
              f"= {paced['bare_one_buffer_cpu_ns'] * 10 / 1e9:.1%} of a core", pace),
+        Figure(f"peaks and distributions of {n:,} targets, on top of that tick",
+               f"≤ {BURSTS_BAR:.2f}×", f"{bursts:.3f}×", bursts <= BURSTS_BAR, command),
+        info("… at 10 Hz, caches gone cold between", f"{paced['bursts_on_top_cpu']:.3f}×", pace),
     ]
 
 
@@ -62,8 +69,21 @@ def render(options):
     ns = {what.strip(): float(median) for what, median in
           re.findall(r"^(.*?)\s+([\d.]+) ns a sample", output, re.M)}
     first = ns.pop("OpenMetrics 1.0.0")
+    rivals = re.findall(r"^protobuf / OpenMetrics, (.*): bytes ([\d.]+) \((\d+) / (\d+)\), "
+                        r"time ([\d.]+)", output, re.M)
+    compared = []
+    for what, size_ratio, pb_size, open_size, time_ratio in rivals:
+        sizes = f"({figures.mib(int(pb_size))} / {figures.mib(int(open_size))})"
+        compared += [
+            Figure(f"protobuf / OpenMetrics, {what}: bytes before gzip", f"≤ {PROTOBUF_BYTES_BAR}×",
+                   f"{float(size_ratio):.2f}× {sizes}", float(size_ratio) <= PROTOBUF_BYTES_BAR,
+                   command),
+            Figure("… time to render", f"≤ {PROTOBUF_TIME_BAR}×", f"{float(time_ratio):.2f}×",
+                   float(time_ratio) <= PROTOBUF_TIME_BAR, command),
+        ]
     return [
         Figure(f"rendering {int(samples):,} samples of OpenMetrics ({figures.mib(int(size))})",
                f"≤ {RENDER_BAR_NS} ns a sample", f"{first:.1f} ns", first <= RENDER_BAR_NS, command),
         *(info(f"… {what}", f"{value:.1f} ns", command) for what, value in ns.items()),
+        *compared,
     ]

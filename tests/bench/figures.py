@@ -118,10 +118,14 @@ def process_cpu(pid):
     threads = {}
     for tid in os.listdir(f"/proc/{pid}/task"):
         folder = f"/proc/{pid}/task/{tid}"
-        with open(f"{folder}/comm", encoding="utf-8") as f:
-            name = f.read().strip()
-        with open(f"{folder}/schedstat", encoding="ascii") as f:
-            threads[name] = threads.get(name, 0) + int(f.read().split()[0]) / 1e9
+        try:
+            with open(f"{folder}/comm", encoding="utf-8") as f:
+                name = f.read().strip()
+            with open(f"{folder}/schedstat", encoding="ascii") as f:
+                spent = int(f.read().split()[0]) / 1e9
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread that has just ended
+        threads[name] = threads.get(name, 0) + spent
     return total, threads
 
 

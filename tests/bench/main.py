@@ -22,6 +22,7 @@ import bench_daemon
 import bench_latency
 import bench_libvirt
 import bench_programs
+import bench_recorder
 import figures
 
 # In the order in which they run; libvirt only when it is named, for it installs packages.
@@ -31,9 +32,11 @@ BENCHES = {
     "daemon": bench_daemon.run,
     "latency": bench_latency.run,
     "bpf": bench_bpf.run,
+    "recorder": bench_recorder.run,
     "libvirt": bench_libvirt.run,
 }
-PROGRAMS = ["kvmstatd", "kvmstatd-demo-vm", "bench-sweep", "bench-render", "bench-bpf"]
+PROGRAMS = ["kvmstatd", "kvmstatd-demo-vm", "bench-sweep", "bench-render", "bench-bpf",
+            "bench-recorder"]
 
 
 def parse_arguments():

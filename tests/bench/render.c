@@ -140,42 +140,76 @@ static void add_vms(struct stage *stage, unsigned n_vms, unsigned n_vcpus)
     fill(stage_frame(stage, 0));
 }
 
+/* One configuration's content in OpenMetrics and in protobuf, by turns. */
+struct rivals {
+    struct exposition *exposition;
+    size_t n_samples; /* of OpenMetrics, which both are divided by */
+    size_t open_bytes, pb_bytes;
+    struct timings open, pb;
+};
+
+static void rivals_init(struct rivals *r, struct stage *stage)
+{
+    r->exposition = stage_exposition(stage);
+    CLEANUP_FREE char *open =
+        stage_render_bytes(stage, r->exposition, NULL, EXPOSITION_OPENMETRICS, &r->open_bytes);
+    free(stage_render_bytes(stage, r->exposition, NULL, EXPOSITION_PROTOBUF, &r->pb_bytes));
+    r->n_samples = count_samples(open);
+}
+
+static void rivals_round(struct rivals *r, struct stage *stage)
+{
+    bench_render(stage, r->exposition, EXPOSITION_OPENMETRICS, r->n_samples, &r->open);
+    bench_render(stage, r->exposition, EXPOSITION_PROTOBUF, r->n_samples, &r->pb);
+}
+
+/* After report(), which sorts. */
+static void rivals_compare(const char *what, const struct rivals *r)
+{
+    printf("protobuf / OpenMetrics, %s: bytes %.3f (%zu / %zu), time %.3f\n", what,
+           (double)r->pb_bytes / (double)r->open_bytes, r->pb_bytes, r->open_bytes,
+           r->pb.ns[r->pb.n / 2] / r->open.ns[r->open.n / 2]);
+}
+
 int main(int argc, char **argv)
 {
     unsigned n_vms = argc > 1 ? (unsigned)atoi(argv[1]) : 1000;
     unsigned n_vcpus = argc > 2 ? (unsigned)atoi(argv[2]) : 4;
     unsigned rounds = argc > 3 ? (unsigned)atoi(argv[3]) : 15;
-    static struct timings open, text, sums, copy, print;
+    static struct rivals by_vm, by_vcpu;
+    static struct timings text, copy, print;
     struct stage stage;
     stage_init(&stage);
     add_vms(&stage, n_vms, n_vcpus);
 
-    struct exposition *by_vm = stage_exposition(&stage);
-    CLEANUP_FREE char *shorter = stage_render(&stage, by_vm, NULL, EXPOSITION_OPENMETRICS);
-    size_t n_sums = count_samples(shorter);
+    rivals_init(&by_vm, &stage);
     for (unsigned i = 0; i < rounds; i++)
-        bench_render(&stage, by_vm, EXPOSITION_OPENMETRICS, n_sums, &sums);
+        rivals_round(&by_vm, &stage);
 
     stage.config->metrics.histograms = CONFIG_HISTOGRAMS_VCPU;
-    struct exposition *exposition = stage_exposition(&stage);
-    CLEANUP_FREE char *all = stage_render(&stage, exposition, NULL, EXPOSITION_OPENMETRICS);
-    CLEANUP_FREE char *all_text = stage_render(&stage, exposition, NULL, EXPOSITION_TEXT);
-    size_t len = strlen(all), n_open = count_samples(all), n_text = count_samples(all_text);
-    printf("%u VMs of %u vCPUs: %zu samples, %zu bytes\n", n_vms, n_vcpus, n_open, len);
+    rivals_init(&by_vcpu, &stage);
+    CLEANUP_FREE char *all = stage_render(&stage, by_vcpu.exposition, NULL, EXPOSITION_OPENMETRICS);
+    CLEANUP_FREE char *all_text = stage_render(&stage, by_vcpu.exposition, NULL, EXPOSITION_TEXT);
+    size_t len = by_vcpu.open_bytes, n_text = count_samples(all_text);
+    printf("%u VMs of %u vCPUs: %zu samples, %zu bytes\n", n_vms, n_vcpus, by_vcpu.n_samples, len);
     for (unsigned i = 0; i < rounds; i++) {
-        bench_render(&stage, exposition, EXPOSITION_OPENMETRICS, n_open, &open);
-        bench_render(&stage, exposition, EXPOSITION_TEXT, n_text, &text);
-        bench_copy(all, len, n_open, &copy);
-        bench_printf(n_open, &print);
+        rivals_round(&by_vcpu, &stage);
+        bench_render(&stage, by_vcpu.exposition, EXPOSITION_TEXT, n_text, &text);
+        bench_copy(all, len, by_vcpu.n_samples, &copy);
+        bench_printf(by_vcpu.n_samples, &print);
     }
-    report("OpenMetrics 1.0.0", &open);
+    report("OpenMetrics 1.0.0", &by_vcpu.open);
     report("text 0.0.4", &text);
-    report("OpenMetrics, histograms summed by VM", &sums);
+    report("protobuf of the same", &by_vcpu.pb);
+    report("OpenMetrics, histograms summed by VM", &by_vm.open);
+    report("protobuf of the same, summed by VM", &by_vm.pb);
     report("memcpy() of the same bytes", &copy);
     report("snprintf() of a line", &print);
+    rivals_compare("histograms of each vCPU", &by_vcpu);
+    rivals_compare("histograms summed by VM", &by_vm);
 
-    exposition_free(by_vm);
-    exposition_free(exposition);
+    exposition_free(by_vm.exposition);
+    exposition_free(by_vcpu.exposition);
     stage_deinit(&stage);
     return 0;
 }

@@ -6,6 +6,9 @@
  *
  * The daemon's frames alternate between two buffers. The bare loop is timed both ways: with one
  * buffer, which is the bar, and with two, which tells how much of a difference is the cache's.
+ *
+ * A second daemon over the same files derives from each tick what the default configuration keeps
+ * between scrapes: the difference is what that costs.
  */
 #include <err.h>
 #include <getopt.h>
@@ -27,6 +30,7 @@ enum kind {
     BARE_ONE,
     BARE_TWO,
     TICK,
+    TICK_BURSTS,
     KINDS,
 };
 
@@ -37,7 +41,7 @@ struct piece {
 };
 
 struct bench {
-    struct host host;
+    struct host host, bursts;
     uint32_t n_pieces;
     struct piece *pieces;
     size_t buffer_bytes;
@@ -123,13 +127,13 @@ static struct moment time_bare(struct bench *bench, uint8_t *buffer)
 }
 
 /* One turn of the daemon's loop in which a tick was due: epoll, timer, sweep, publication. */
-static struct moment time_tick(struct bench *bench)
+static struct moment time_tick(const struct host *host)
 {
-    struct selfstats *self = &bench->host.store->self;
+    struct selfstats *self = &host->store->self;
     for (;;) {
         uint64_t ticks = atomic_load(&self->ticks);
         struct moment begin = moment_now();
-        sampler_run_once(bench->host.sampler);
+        sampler_run_once(host->sampler);
         struct moment took = moment_since(begin);
         if (atomic_load(&self->ticks) == ticks + 1)
             return took;
@@ -144,7 +148,9 @@ static struct moment time_one(struct bench *bench, enum kind kind)
     case BARE_TWO:
         return time_bare(bench, bench->buffers[1 + bench->turn++ % 2]);
     case TICK:
-        return time_tick(bench);
+        return time_tick(&bench->host);
+    case TICK_BURSTS:
+        return time_tick(&bench->bursts);
     case KINDS:
         break;
     }
@@ -190,7 +196,8 @@ static double median_of(int64_t *times, size_t n)
 
 static void print_results(struct bench *bench)
 {
-    static const char *const names[KINDS] = {"bare_one_buffer", "bare_two_buffers", "tick"};
+    static const char *const names[KINDS] = {"bare_one_buffer", "bare_two_buffers", "tick",
+                                             "tick_bursts"};
     double wall[KINDS], cpu[KINDS];
     uint64_t errors = 0;
     for (unsigned i = 0; i < READ_ERRORS; i++)
@@ -210,6 +217,8 @@ static void print_results(struct bench *bench)
     printf("ratio_wall %.3f\n", wall[TICK] / wall[BARE_ONE]);
     printf("ratio_cpu %.3f\n", cpu[TICK] / cpu[BARE_ONE]);
     printf("ratio_cpu_two_buffers %.3f\n", cpu[TICK] / cpu[BARE_TWO]);
+    printf("bursts_on_top_cpu %.3f\n", cpu[TICK_BURSTS] / cpu[TICK] - 1);
+    printf("bursts_on_top_wall %.3f\n", wall[TICK_BURSTS] / wall[TICK] - 1);
 }
 
 static unsigned number(const char *text)
@@ -260,6 +269,7 @@ int main(int argc, char **argv)
             err(EXIT_FAILURE, "memory");
     }
     host_start(&options, &bench.host);
+    host_again(&bench.host, "recorder: {memory: 0}\n", &bench.bursts);
     list_pieces(&bench);
     run_rounds(&bench);
     print_results(&bench);

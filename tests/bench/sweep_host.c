@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -42,8 +43,9 @@ static void become_vms(const struct host_options *options, int output_fd)
     (void)snprintf(fds, sizeof fds, "%u", options->fds);
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     (void)dup2(output_fd, STDOUT_FILENO);
-    (void)execl(DEMO_VM, DEMO_VM, "--vms", vms, "--vcpus", vcpus, "--fds", fds, "--load", "idle",
-                (char *)NULL);
+    (void)execl(DEMO_VM, DEMO_VM, "--vms", vms, "--vcpus", vcpus, "--fds", fds, "--load",
+                options->load ? options->load : "idle", options->rate ? "--rate" : (char *)NULL,
+                options->rate, (char *)NULL);
     err(EXIT_FAILURE, DEMO_VM);
 }
 
@@ -79,10 +81,18 @@ static pid_t start_vms(const struct host_options *options, pid_t *ret_pids)
 
 /* --- their targets --- */
 
-static void must(int r, const char *what)
+void host_must(int r, const char *what)
 {
     if (r < 0)
         errx(EXIT_FAILURE, "%s: %s", what, strerror(-r));
+}
+
+void *host_memory(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        err(EXIT_FAILURE, "memory");
+    return memory;
 }
 
 static void add_target(struct host *host, struct planned_vm *planned, int pidfd,
@@ -92,11 +102,12 @@ static void add_target(struct host *host, struct planned_vm *planned, int pidfd,
     struct statsfd_error error;
     enum scope scope = file->kind == KVM_FILE_VM_STATS ? SCOPE_VM : SCOPE_VCPU;
     int fd;
-    must(broker_borrow(host->broker, pidfd, file, &fd), "borrowing a stats fd");
+    host_must(broker_borrow(host->broker, pidfd, file, &fd), "borrowing a stats fd");
     if (statsfd_open(fd, scope, &host->store->schemas, &schema, NULL, 0, &error) < 0)
         errx(EXIT_FAILURE, "%s", error.message);
-    must(planner_target_add(host->planner, planned, file->vcpu, schema, TARGET_SOURCE_STATSFD, fd),
-         "planning a target");
+    host_must(
+        planner_target_add(host->planner, planned, file->vcpu, schema, TARGET_SOURCE_STATSFD, fd),
+        "planning a target");
 }
 
 static void add_vm(struct host *host, pid_t pid)
@@ -108,9 +119,9 @@ static void add_vm(struct host *host, pid_t pid)
     int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (pidfd < 0)
         err(EXIT_FAILURE, "pidfd_open of VM %d", (int)pid);
-    must(broker_list(host->broker, pid, &list), "listing the fds of a VM");
+    host_must(broker_list(host->broker, pid, &list), "listing the fds of a VM");
     int kept = fcntl(pidfd, F_DUPFD_CLOEXEC, 0); /* the planner consumes one */
-    must(planner_vm_add(host->planner, &spec, kept, &planned), "planning a VM");
+    host_must(planner_vm_add(host->planner, &spec, kept, &planned), "planning a VM");
     for (size_t i = 0; i < list.n; i++) {
         if (list.files[i].kind == KVM_FILE_VM_STATS || list.files[i].kind == KVM_FILE_VCPU_STATS)
             add_target(host, planned, pidfd, &list.files[i]);
@@ -133,20 +144,40 @@ static void raise_fd_limit(unsigned wanted)
 }
 
 /* What is made here lives as long as the program. */
-static void make_parts(struct host *host)
+void host_parts(const char *text, struct host *host)
 {
+    static const char plain[] = "bursts: {stats: [], distribution: []}\nrecorder: {memory: 0}\n";
     static struct proc proc;
     struct reaper *reaper;
     struct config *config;
-    must(config_defaults(&config), "configuration");
+    struct config_error error;
+    *host = (struct host){0};
+    text = text ? text : plain;
+    if (config_parse("benchmark", text, strlen(text), &config, &error) < 0)
+        errx(EXIT_FAILURE, "%s", error.message);
     config->sampling.interval_ns = NSEC_PER_MSEC;
-    must(proc_open("", &proc), "/proc");
-    must(store_new(&host->store), "store");
-    must(reaper_new(&reaper), "reaper");
-    must(reaper_start(reaper), "reaper");
-    must(sampler_new(host->store, reaper, &host->sampler), "sampler");
-    must(planner_new(host->store, host->sampler, config, &host->planner), "planner");
-    must(broker_new(&proc, &host->broker), "broker");
+    host_must(proc_open("", &proc), "/proc");
+    host_must(store_new(&host->store), "store");
+    host_must(reaper_new(&reaper), "reaper");
+    host_must(reaper_start(reaper), "reaper");
+    host_must(sampler_new(host->store, reaper, &host->sampler), "sampler");
+    host_must(planner_new(host->store, host->sampler, config, &host->planner), "planner");
+    host_must(broker_new(&proc, &host->broker), "broker");
+}
+
+void host_begin(struct host *host)
+{
+    host_must(planner_commit(host->planner), "the plan");
+    sampler_run_once(host->sampler);
+}
+
+static void read_all(struct host *host, pid_t *pids, uint32_t n_pids)
+{
+    host->pids = pids;
+    host->n_pids = n_pids;
+    for (unsigned i = 0; i < n_pids; i++)
+        add_vm(host, pids[i]);
+    host_begin(host);
 }
 
 void host_start(const struct host_options *options, struct host *ret_host)
@@ -154,17 +185,18 @@ void host_start(const struct host_options *options, struct host *ret_host)
     pid_t *pids = calloc(options->vms, sizeof *pids);
     if (!pids)
         err(EXIT_FAILURE, "memory");
-    raise_fd_limit(options->vms * (options->vcpus + 2) + 4096);
-    *ret_host = (struct host){
-        .vms_pid = start_vms(options, pids),
-        .pids = pids,
-        .n_pids = options->vms,
-    };
-    make_parts(ret_host);
-    for (unsigned i = 0; i < options->vms; i++)
-        add_vm(ret_host, pids[i]);
-    must(planner_commit(ret_host->planner), "the plan");
-    sampler_run_once(ret_host->sampler);
+    /* For two daemons, and what else there will be. */
+    raise_fd_limit(2 * options->vms * (options->vcpus + 2) + 1024 + options->more_fds);
+    pid_t vms_pid = start_vms(options, pids);
+    host_parts(options->config, ret_host);
+    ret_host->vms_pid = vms_pid;
+    read_all(ret_host, pids, options->vms);
+}
+
+void host_again(const struct host *first, const char *config, struct host *ret_host)
+{
+    host_parts(config, ret_host);
+    read_all(ret_host, first->pids, first->n_pids);
 }
 
 void host_stop(struct host *host)

@@ -2,13 +2,13 @@
 """Debian's Prometheus scrapes the daemon over demo VMs: what its query API says is compared with
 what the guests did by the count of their own VMM, which knows nothing of KVM's statistics."""
 
-import http.server
+import functools
 import math
 import os
-import threading
 import time
 
 import lab
+import relay
 import tap
 from prometheus_client.openmetrics import parser as openmetrics
 
@@ -26,12 +26,24 @@ NAME = f"web-{os.getpid()}"
 OURS = f'vm=~"{NAME}.*"'
 
 
-def setup(vms=2, vcpus=2, **kwargs):
-    """Skips where the lab cannot run. Returns demo VMs that are ours by name."""
+VMS, VCPUS = 2, 2
+
+
+def require_all():
     tap.require_kvm()
     tap.require_root()
     tap.require_tool("prometheus")
-    return lab.DemoVms(vms=vms, vcpus=vcpus, name=NAME, rate=500, **kwargs)
+
+
+@functools.cache
+def scene():
+    """Demo VMs that are ours by name, and the Prometheus that scrapes a daemon over them."""
+    require_all()
+    demo = t.shared.enter_context(lab.DemoVms(vms=VMS, vcpus=VCPUS, name=NAME, rate=500))
+    daemon = t.shared.enter_context(lab.Daemon())
+    prometheus = t.shared.enter_context(lab.Prometheus([target(daemon)]))
+    wait_samples(prometheus)
+    return demo, prometheus
 
 
 def target(daemon):
@@ -60,78 +72,79 @@ def first_scrape_after(prometheus, instant, vm):
 
 @t.test("the target is up, and every VM and vCPU is there under its name")
 def _():
-    with setup() as demo, lab.Daemon() as daemon, lab.Prometheus([target(daemon)]) as prometheus:
-        wait_samples(prometheus)
-        [scraped] = prometheus.targets()
-        tap.equal(scraped["health"], "up", scraped["lastError"])
-        tap.equal(value_of(prometheus.query("up"), "up"), 1.0)
-        expected = {(name, str(vcpu)) for name, _ in demo.vms for vcpu in range(2)}
-        found = {(m["vm"], m["vcpu"]) for m, _ in prometheus.query(f"{EXITS}{{{OURS}}}")}
-        tap.equal(found, expected, f"series of {EXITS}")
-        infos = {m["vm"]: m["pid"] for m, _ in prometheus.query(f"kvm_vm_info{{{OURS}}}")}
-        tap.equal(infos, {name: str(pid) for name, pid in demo.vms}, "kvm_vm_info")
-        # All VMs that it says it reads are there, also those that are not ours and come and go.
-        tap.wait_for(lambda: prometheus.query("sum(kvmstatd_vms) == count(kvm_vm_info)"),
-                     what="as many VMs with samples as are read")
+    demo, prometheus = scene()
+    [scraped] = prometheus.targets()
+    tap.equal(scraped["health"], "up", scraped["lastError"])
+    tap.equal(value_of(prometheus.query("up"), "up"), 1.0)
+    expected = {(name, str(vcpu)) for name, _ in demo.vms for vcpu in range(VCPUS)}
+    found = {(m["vm"], m["vcpu"]) for m, _ in prometheus.query(f"{EXITS}{{{OURS}}}")}
+    tap.equal(found, expected, f"series of {EXITS}")
+    infos = {m["vm"]: m["pid"] for m, _ in prometheus.query(f"kvm_vm_info{{{OURS}}}")}
+    tap.equal(infos, {name: str(pid) for name, pid in demo.vms}, "kvm_vm_info")
+    # All VMs that it says it reads are there, also those that are not ours and come and go.
+    tap.wait_for(lambda: prometheus.query("sum(kvmstatd_vms) == count(kvm_vm_info)"),
+                 what="as many VMs with samples as are read")
 
 
 @t.test("increases in Prometheus are those that the guests made")
 def _():
-    with setup() as demo, lab.Daemon() as daemon, lab.Prometheus([target(daemon)]) as prometheus:
-        # Each scrape's values were read between two of the VMMs' counts; so the increase between
-        # two scrapes has exact bounds, however late anybody was.
-        brackets = []
-        for _ in range(2):
-            before = demo.counts()
-            instant = time.time()
-            scrape = max(first_scrape_after(prometheus, instant, name) for name, _ in demo.vms)
-            brackets.append((before, scrape, demo.counts()))
-            time.sleep(5)
-        (before_a, scrape_a, after_a), (before_b, scrape_b, after_b) = brackets
-        tap.check(scrape_b > scrape_a, "the second scrape is a later one")
-        for metric, word in COUNTED_TWICE.items():
-            for (name, vcpu), _ in before_a.items():
-                series = f'{metric}{{vm="{name}",vcpu="{vcpu}"}}'
-                query = f"{series} @ {scrape_b:.3f} - {series} @ {scrape_a:.3f}"
-                increase = value_of(prometheus.query(query), query)
-                key = (name, vcpu)
-                low = before_b[key][word] - after_a[key][word] - IN_FLIGHT
-                high = after_b[key][word] - before_a[key][word] + IN_FLIGHT
-                tap.check(low > 0, f"{series}: the guest did something ({low})")
-                tap.between(low, increase, high, series)
+    demo, prometheus = scene()
+    # Each scrape's values were read between two of the VMMs' counts; so the increase between two
+    # scrapes has exact bounds, however late anybody was.
+    brackets = []
+    for _ in range(2):
+        before = demo.counts()
+        instant = time.time()
+        scrape = max(first_scrape_after(prometheus, instant, name) for name, _ in demo.vms)
+        brackets.append((before, scrape, demo.counts()))
+        time.sleep(5)
+    (before_a, scrape_a, after_a), (before_b, scrape_b, after_b) = brackets
+    tap.check(scrape_b > scrape_a, "the second scrape is a later one")
+    for metric, word in COUNTED_TWICE.items():
+        for (name, vcpu), _ in before_a.items():
+            series = f'{metric}{{vm="{name}",vcpu="{vcpu}"}}'
+            query = f"{series} @ {scrape_b:.3f} - {series} @ {scrape_a:.3f}"
+            increase = value_of(prometheus.query(query), query)
+            key = (name, vcpu)
+            low = before_b[key][word] - after_a[key][word] - IN_FLIGHT
+            high = after_b[key][word] - before_a[key][word] + IN_FLIGHT
+            tap.check(low > 0, f"{series}: the guest did something ({low})")
+            tap.between(low, increase, high, series)
 
 
 @t.test("rate() is what the raw samples say, and no counter resets")
 def _():
-    with setup(vms=1) as demo, lab.Daemon() as daemon, \
-            lab.Prometheus([target(daemon)]) as prometheus:
-        first = first_scrape_after(prometheus, time.time(), demo.vms[0][0])
-        last = tap.wait_for(
-            lambda: next((w for w in (first_scrape_after(prometheus, time.time(), demo.vms[0][0]),)
-                          if w > first + 8), None), lab.TIMEOUT_S, 0.1, "eight seconds of scrapes")
-        window = f"[{math.ceil(last - first)}s] @ {last:.3f}"
-        for metric in (*COUNTED_TWICE, EXITS, "kvm_vcpu_halt_wait_seconds_total"):
-            raw = prometheus.api("query", query=f"{metric}{{{OURS}}}{window}")["result"]
-            tap.equal(len(raw), 2, f"number of series of {metric}")
-            for series in raw:
-                values = [(float(when), float(value)) for when, value in series["values"]]
-                tap.check(len(values) >= 3, f"{metric} was scraped more than twice")
-                tap.check(all(a[1] <= b[1] for a, b in zip(values, values[1:])), f"{metric} fell")
-                chosen = f'{metric}{{{OURS},vcpu="{series["metric"]["vcpu"]}"}}'
-                rate = value_of(prometheus.query(f"rate({chosen}{window})"), metric)
-                slope = (values[-1][1] - values[0][1]) / (values[-1][0] - values[0][0])
-                # rate() extrapolates to the window's ends: by up to one interval at each.
-                tap.between(slope * 0.7, rate, slope * 1.3, f"rate of {metric}")
-        halted = prometheus.query(f"rate(kvm_vcpu_halt_wait_seconds_total{{{OURS}}}{window})")
-        for labels, rate in halted:
-            tap.between(0, rate, 1.5, f"seconds a second that {labels} waited halted")
+    demo, prometheus = scene()
+    name = demo.vms[0][0]
+    first = first_scrape_after(prometheus, time.time(), name)
+    last = tap.wait_for(
+        lambda: next((w for w in (first_scrape_after(prometheus, time.time(), name),)
+                      if w > first + 8), None), lab.TIMEOUT_S, 0.1, "eight seconds of scrapes")
+    window = f"[{math.ceil(last - first)}s] @ {last:.3f}"
+    for metric in (*COUNTED_TWICE, EXITS, "kvm_vcpu_halt_wait_seconds_total"):
+        raw = prometheus.api("query", query=f"{metric}{{{OURS}}}{window}")["result"]
+        tap.equal(len(raw), VMS * VCPUS, f"number of series of {metric}")
+        for series in raw:
+            values = [(float(when), float(value)) for when, value in series["values"]]
+            tap.check(len(values) >= 3, f"{metric} was scraped more than twice")
+            tap.check(all(a[1] <= b[1] for a, b in zip(values, values[1:])), f"{metric} fell")
+            labels = series["metric"]
+            chosen = f'{metric}{{vm="{labels["vm"]}",vcpu="{labels["vcpu"]}"}}'
+            rate = value_of(prometheus.query(f"rate({chosen}{window})"), metric)
+            slope = (values[-1][1] - values[0][1]) / (values[-1][0] - values[0][0])
+            # rate() extrapolates to the window's ends: by up to one interval at each.
+            tap.between(slope * 0.7, rate, slope * 1.3, f"rate of {metric}")
+    halted = prometheus.query(f"rate(kvm_vcpu_halt_wait_seconds_total{{{OURS}}}{window})")
+    tap.equal(len(halted), VMS * VCPUS, "vCPUs that halt")
+    for labels, rate in halted:
+        tap.between(0, rate, 1.5, f"seconds a second that {labels} waited halted")
 
 
 @t.test("a stopped VM's series goes stale, its neighbour's goes on")
 def _():
-    with setup(vms=1) as demo, lab.DemoVms(name=f"stays-{os.getpid()}") as stays, \
-            lab.Daemon() as daemon, lab.Prometheus([target(daemon)]) as prometheus:
-        name, pid = demo.vms[0]
+    stays, prometheus = scene()
+    with lab.DemoVms(vcpus=2, name=f"goes-{os.getpid()}") as demo:
+        name = demo.vms[0][0]
         everything = f'{{vm="{name}"}}'
         tap.wait_for(lambda: prometheus.query(everything), what="the VM in Prometheus")
         demo.end()
@@ -146,83 +159,44 @@ def _():
 
 @t.test("Prometheus learns type, unit and help of what it scrapes")
 def _():
-    with setup(vms=1, vcpus=1), lab.Daemon() as daemon, \
-            lab.Prometheus([target(daemon)]) as prometheus:
-        wait_samples(prometheus)
-        metadata = {entry["metric"]: entry for entry in prometheus.api("targets/metadata")}
-        for family, kind, unit in (
-            ("kvm_vcpu_io_exits", "counter", ""),
-            ("kvm_vcpu_halt_wait_seconds", "counter", "seconds"),
-            ("kvm_vcpu_halt_wait_hist_seconds", "histogram", "seconds"),
-            ("kvm_vcpu_blocking", "gauge", ""),
-            ("kvm_vm", "info", ""),
-        ):
-            tap.check(family in metadata, f"{family} is not in the metadata")
-            entry = metadata[family]
-            tap.equal((entry["type"], entry["unit"]), (kind, unit), family)
-            tap.check(entry["help"], f"{family} has no help")
+    _, prometheus = scene()
+    metadata = {entry["metric"]: entry for entry in prometheus.api("targets/metadata")}
+    for family, kind, unit in (
+        ("kvm_vcpu_io_exits", "counter", ""),
+        ("kvm_vcpu_halt_wait_seconds", "counter", "seconds"),
+        ("kvm_vcpu_halt_wait_hist_seconds", "histogram", "seconds"),
+        ("kvm_vcpu_blocking", "gauge", ""),
+        ("kvm_vm", "info", ""),
+    ):
+        tap.check(family in metadata, f"{family} is not in the metadata")
+        entry = metadata[family]
+        tap.equal((entry["type"], entry["unit"]), (kind, unit), family)
+        tap.check(entry["help"], f"{family} has no help")
 
 
 @t.test("quantiles come out of the histograms")
 def _():
-    with setup(vms=1), lab.Daemon() as daemon, lab.Prometheus([target(daemon)]) as prometheus:
-        buckets = f"kvm_vcpu_halt_wait_hist_seconds_bucket{{{OURS}}}"
-        query = f"histogram_quantile(0.5, rate({buckets}[10s]))"
+    _, prometheus = scene()
+    buckets = f"kvm_vcpu_halt_wait_hist_seconds_bucket{{{OURS}}}"
+    query = f"histogram_quantile(0.5, rate({buckets}[10s]))"
 
-        def quantiles():
-            return [v for _, v in prometheus.query(query) if not math.isnan(v)]
+    def quantiles():
+        return [v for _, v in prometheus.query(query) if not math.isnan(v)]
 
-        for value in tap.wait_for(quantiles, lab.TIMEOUT_S, 0.2, "quantiles"):
-            tap.between(0, value, 10, "median wait of a halted vCPU, in seconds")
-
-
-class Relay:
-    """Stands between Prometheus and the daemon and keeps what each said of the last scrape."""
-
-    def __init__(self, daemon):
-        self.exchanges = []
-        relay = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked = {key: value for key, value in self.headers.items() if key != "Host"}
-                answer = lab.fetch(daemon.url + self.path, headers=asked)
-                relay.exchanges.append((dict(self.headers.items()), answer))
-                self.send_response(answer.status)
-                for key, value in answer.headers.items():
-                    if key.lower() not in ("connection", "transfer-encoding", "content-length"):
-                        self.send_header(key, value)
-                self.send_header("Content-Length", str(len(answer.raw)))
-                self.end_headers()
-                self.wfile.write(answer.raw)
-
-            def log_message(self, *_args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_exc):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+    for value in tap.wait_for(quantiles, lab.TIMEOUT_S, 0.2, "quantiles"):
+        tap.between(0, value, 10, "median wait of a halted vCPU, in seconds")
 
 
 @t.test("Prometheus gets OpenMetrics, gzipped, and an independent parser reads the same bytes")
 def _():
     # The relay's thread comes last: the children's death signal follows the thread they are of.
-    with setup(vms=1), lab.Daemon() as daemon:
-        relay = Relay(daemon)
-        with lab.Prometheus([relay.address]) as prometheus, relay:
+    require_all()
+    with lab.DemoVms(vcpus=VCPUS, name=NAME, rate=500), lab.Daemon() as daemon:
+        between = relay.Relay(daemon)
+        with lab.Prometheus([between.address]) as prometheus, between:
             wait_samples(prometheus)
             tap.equal(value_of(prometheus.query("up"), "up"), 1.0)
-        asked, answer = relay.exchanges[-1]
+        asked, answer = between.exchanges[-1]
         tap.check("openmetrics" in asked["Accept"], f"Prometheus asked for {asked['Accept']}")
         tap.check("gzip" in asked["Accept-Encoding"], "Prometheus asked for gzip")
         tap.equal(answer.status, 200)

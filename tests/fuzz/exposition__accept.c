@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     header[size] = '\0';
 
     enum exposition_format format = exposition_negotiate(header);
-    if (format != EXPOSITION_TEXT && format != EXPOSITION_OPENMETRICS)
+    if (format != EXPOSITION_TEXT && format != EXPOSITION_OPENMETRICS &&
+        format != EXPOSITION_PROTOBUF)
         abort();
     if (!exposition_content_type(format))
         abort();
@@ -29,6 +30,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     /* Who never says a name with "openmetrics" or a wildcard never gets it. */
     if (format == EXPOSITION_OPENMETRICS && !strcasestr(header, "openmetrics") &&
         !strchr(header, '*'))
+        abort();
+    /* Protobuf is for who can read it: no wildcard gives it. */
+    if (format == EXPOSITION_PROTOBUF && (!strcasestr(header, "application/vnd.google.protobuf") ||
+                                          !strcasestr(header, "delimited")))
         abort();
     if (exposition_accepts_gzip(header) && !strcasestr(header, "gzip") && !strchr(header, '*'))
         abort();

@@ -11,6 +11,11 @@ import lab
 import tap
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+# Of a VM or a vCPU, but none of the kernel's statistics.
+NOT_THE_KERNELS = re.compile(
+    "kvm_vm_(info|vcpus|start_time_seconds|last_sample_timestamp_seconds)[{]"
+    "|kvm_vcpu_(cpu_seconds|runqueue_wait)_"
+    "|kvm_(vm|vcpu)_[a-z0-9_]+_(peak_rate|peak_ratio|peak|low|tick_rate(_bucket|_sum|_count)?)[{]")
 
 
 def samples(text):
@@ -98,6 +103,21 @@ def expected_of(vm, pid, files):
     return out
 
 
+def compare(vm, before, shown, after):
+    """Every series of a VM lies between two own reads (expected_of()); none is missing, none is
+    invented. Returns how many of them have moved."""
+    own = re.compile(r'kvm_(vm|vcpu)_[a-zA-Z0-9_]+\{vm="' + re.escape(vm) + r'"[,}]')
+    ours = {k: v for k, v in shown.items() if own.match(k) and not NOT_THE_KERNELS.match(k)}
+    tap.equal(set(ours) ^ set(before), set(), "series missing or too many")
+    moved = 0
+    for key, value in ours.items():
+        low, is_gauge = before[key]
+        if not is_gauge:
+            tap.between(low, value, after[key][0], key)
+            moved += after[key][0] > low
+    return moved
+
+
 def held_between(daemon, vm, pid, accept):
     """Every series of a VM lies between two own reads; none is missing, none is invented."""
     files = {n: kvmfd.StatsFile(pid, fd) for n, fd in kvmfd.stats_fds(pid).items()}
@@ -112,19 +132,23 @@ def held_between(daemon, vm, pid, accept):
     finally:
         for stats_file in files.values():
             stats_file.close()
-    own = re.compile(r'kvm_(vm|vcpu)_[a-z0-9_]+\{vm="' + re.escape(vm) + r'"[,}]')
-    ours = {k: v for k, v in shown.items() if own.match(k) and not re.match(
-        "kvm_vm_(info|vcpus|start_time_seconds|last_sample_timestamp_seconds)[{]", k)}
-    tap.equal(set(ours) ^ set(before), set(), "series missing or too many")
-    moved = 0
-    for key, value in ours.items():
-        low, is_gauge = before[key]
-        if not is_gauge:
-            tap.between(low, value, after[key][0], key)
-            moved += after[key][0] > low
-    return moved
+    return compare(vm, before, shown, after)
+
+
+def _status_kib(pid, key):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(key + r":\s+(\d+)", f.read())[1])
 
 
 def resident_kib(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return int(re.search(r"VmRSS:\s+(\d+)", f.read())[1])
+    return _status_kib(pid, "VmRSS")
+
+
+def reset_peak(pid):
+    with open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as f:
+        f.write("5")
+
+
+def peak_kib(pid):
+    """The most that was resident since reset_peak()."""
+    return _status_kib(pid, "VmHWM")

@@ -75,9 +75,13 @@ def info(daemon, vm):
 
 def whole(daemon, vm, pid, vcpus):
     """Wait until a VM is read with both scopes."""
-    first_sample(daemon, vm)
-    tap.wait_for(lambda: (r := row(daemon, pid))["vcpus_read"] == vcpus and r["vm_scope_read"],
-                 lab.TIMEOUT_S, 0.01, f"all of {vm}")
+    try:
+        first_sample(daemon, vm)
+        tap.wait_for(lambda: (r := row(daemon, pid))["vcpus_read"] == vcpus and r["vm_scope_read"],
+                     lab.TIMEOUT_S, 0.01, f"all of {vm}")
+    except AssertionError as e:
+        rows = [v for v in daemon.get("/api/v1/vms").json()["vms"] if v["pid"] == pid]
+        raise AssertionError(f"{e}; {rows}; {daemon.errors()}") from e
 
 
 def rejected(daemon, reason):
@@ -108,7 +112,7 @@ def kvm_files(pid):
 
 
 class KvmHere:
-    """VMs in this very process."""
+    """VMs in this very process, in which others may have files of theirs."""
 
     def __init__(self):
         self.kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
@@ -118,17 +122,30 @@ class KvmHere:
         return self
 
     def __exit__(self, *_exc):
-        for link_fds in kvm_files(os.getpid()).values():
-            for fd in link_fds:
-                os.close(fd)
-        os.close(self.kvm)
+        for fd in (*self.fds, self.kvm):
+            os.close(fd)
+
+    def own(self, fd):
+        """Closed at the end; who closes it must not give it."""
+        self.fds.append(fd)
+        return fd
 
     def vm(self):
-        return fcntl.ioctl(self.kvm, kvmfd.KVM_CREATE_VM, 0)
+        return self.own(fcntl.ioctl(self.kvm, kvmfd.KVM_CREATE_VM, 0))
 
-    @staticmethod
-    def vcpu(vm, number):
-        return fcntl.ioctl(vm, kvmfd.KVM_CREATE_VCPU, number)
+    def vcpu(self, vm, number):
+        return self.own(fcntl.ioctl(vm, kvmfd.KVM_CREATE_VCPU, number))
+
+    def client(self, folder):
+        """Who hands over files of these VMs; the statistics files that it makes are ours, too."""
+        kvm = self
+
+        class Client(CLIENT["Handoff"]):
+            def ask(self, kind, body=b"", fds=()):
+                self.socket.settimeout(tap.TIMEOUT_S)
+                kvm.fds += [fd for fd in fds if fd not in kvm.fds]
+                return super().ask(kind, body, fds)
+        return Client(f"{folder}/handoff.sock")
 
 
 def send(sock, message, fds=()):

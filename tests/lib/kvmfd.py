@@ -10,12 +10,14 @@ import re
 import socket
 import struct
 import sys
+import threading
 import time
 
 import lab
 
 KVM_CREATE_VM = 0xAE01
 KVM_CREATE_VCPU = 0xAE41
+KVM_RUN = 0xAE80
 KVM_GET_STATS_FD = 0xAECE
 _SYS_PIDFD_OPEN = 434
 _SYS_PIDFD_GETFD = 438
@@ -41,6 +43,9 @@ class StatsFile:
             self.fd = _syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0)
         finally:
             os.close(pidfd)
+        self._decode()
+
+    def _decode(self):
         _, name_size, n, _, desc_offset, self.data_offset = struct.unpack(
             "=6I", os.pread(self.fd, 24, 0))
         stride = 16 + name_size
@@ -66,6 +71,14 @@ class StatsFile:
 
     def __exit__(self, *_exc):
         self.close()
+
+
+class SavedStatsFile(StatsFile):
+    """The bytes of a stats fd as somebody has saved them in a file."""
+
+    def __init__(self, path):  # pylint: disable=super-init-not-called
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._decode()
 
 
 def stats_fds(pid):
@@ -117,7 +130,7 @@ class Uevents:
 
 
 class TinyVmm(lab.Process):
-    """A VMM that does what it is told; its guests never run. See _obey() for the commands."""
+    """A VMM that does what it is told; its guests get nowhere. See _obey() for the commands."""
 
     def __init__(self, *commands):
         super().__init__([sys.executable, os.path.abspath(__file__)])
@@ -140,10 +153,32 @@ class TinyVmm(lab.Process):
         return answer[3:]
 
 
-def _obey(words, kvm, files):
-    """vm NAME | vcpu VM ID | stats NAME [VM ID] | close NAME | dup NAME NEW | fork | exec-name X.
+class _Runner(threading.Thread):
+    """A thread that runs a vCPU again and again: the guest has no memory, so it gets nowhere."""
 
-    Files are kept under names: a VM's own, "VM/ID" for its vCPUs, "NAME:stats" for stats fds.
+    def __init__(self, fd):
+        super().__init__(daemon=True)
+        self.fd, self.over = fd, False
+        self.start()
+
+    def run(self):
+        while not self.over:
+            try:
+                fcntl.ioctl(self.fd, KVM_RUN, 0)
+            except OSError:  # ENOSPC: no page of it can be mapped
+                time.sleep(0.001)
+
+    def end(self):
+        self.over = True
+        self.join()
+
+
+def _obey(words, kvm, files):
+    """vm NAME | vcpu VM ID | stats NAME [VM ID] | close NAME | dup NAME NEW | fork | exec-name X
+    | run VM/ID | rest VM/ID.
+
+    Files are kept under names: a VM's own, "VM/ID" for its vCPUs, "NAME:stats" for stats fds,
+    "VM/ID:runner" for what runs a vCPU, whose tid is the answer.
     """
     if words[0] == "vm":
         files[words[1]] = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
@@ -155,6 +190,11 @@ def _obey(words, kvm, files):
         os.close(files.pop(words[1]))
     elif words[0] == "dup":
         files[words[2]] = os.dup(files[words[1]])
+    elif words[0] == "run":
+        runner = files[words[1] + ":runner"] = _Runner(files[words[1]])
+        return str(runner.native_id)
+    elif words[0] == "rest":
+        files.pop(words[1] + ":runner").end()
     elif words[0] == "fork":
         pid = os.fork()
         if pid == 0:

@@ -47,8 +47,13 @@ _running = []
 
 
 def program(name):
-    """The path of one of our executables; its absence is a failure, for it is what we test."""
+    """The path of one of our executables; its absence is a failure, for it is what we test.
+
+    KVMSTATD_CONFINED names a program that becomes the daemon, under a restriction (tests/run --seccomp).
+    """
     path = os.path.join(BUILD, "bin", name)
+    if name == "kvmstatd":
+        path = os.environ.get("KVMSTATD_CONFINED", path)
     if not os.access(path, os.X_OK):
         raise AssertionError(f"{path} was not built")
     return path
@@ -104,7 +109,7 @@ def forbid_call(number):
 class Process:
     """A child process with its output at hand. `errors()` is what it wrote to standard error."""
 
-    def __init__(self, argv, env=None, preexec=None, folder=None):
+    def __init__(self, argv, env=None, preexec=None, folder=None, pass_fds=()):
         self.argv = argv
         self.folder = folder or tempfile.mkdtemp(prefix="kvmstatd-test-")
         self._pending = b""
@@ -127,6 +132,7 @@ class Process:
                 env={**os.environ, **(env or {})},
                 cwd=self.folder,
                 preexec_fn=before_exec,
+                pass_fds=pass_fds,
                 start_new_session=True,
                 bufsize=0,
             )
@@ -173,6 +179,16 @@ class Process:
 
     def kill(self, number=signal.SIGKILL):
         self.child.send_signal(number)
+
+    def freeze(self):
+        """SIGSTOP, and not back before each of its threads stands; SIGCONT lets it go on."""
+
+        def state(thread):
+            with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="utf-8") as f:
+                return f.read().rpartition(")")[2].split()[0]
+        self.kill(signal.SIGSTOP)
+        tap.wait_for(lambda: {state(n) for n in os.listdir(f"/proc/{self.pid}/task")} == {"T"},
+                     every_s=0.001, what="all threads to stand")
 
     def wait(self, timeout_s=None):
         """Wait for its exit; returns the exit status (negative: killed by that signal)."""
@@ -279,7 +295,7 @@ class Response:
         return json.loads(self.body)
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
         self.path = path
@@ -297,7 +313,7 @@ def fetch(url, method="GET", headers=None, body=None, timeout_s=None):
     timeout = TIMEOUT_S if timeout_s is None else timeout_s
     if url.startswith("unix:"):
         path, _, target = url[len("unix:"):].partition(":")
-        connection = _UnixConnection(path, timeout)
+        connection = UnixConnection(path, timeout)
     else:
         parts = urllib.parse.urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
@@ -343,19 +359,22 @@ class Daemon(_Served):
     `config` is YAML text. Where it says nothing about `handoff` or `recorder`, those are pointed into
     this process's own folder, so that tests do not meet on the machine's real paths. "@DIR@" in it
     stands for that folder. write_config() and reload() change it under the running daemon.
-    `listen=False` gives no --web.listen-address (the configuration's own then holds).
+    `listen=False` gives no --web.listen-address (the configuration's own then holds). `prefix` is a
+    command that becomes the daemon.
     """
 
-    def __init__(self, config="", args=(), wait=True, listen=True, env=None, preexec=None):
+    def __init__(self, config="", args=(), wait=True, listen=True, env=None, preexec=None, prefix=(),
+                 pass_fds=()):
         self.home = tempfile.mkdtemp(prefix="kvmstatd-home-")
         self.config_path = os.path.join(self.home, "kvmstatd.yaml")
         self.write_config(config)
-        argv = [program("kvmstatd"), "--config", self.config_path]
+        argv = [*prefix, program("kvmstatd"), "--config", self.config_path]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         if listen:
             argv += ["--web.listen-address", f"127.0.0.1:{self.port}"]
-        super().__init__(argv + list(args), env=env, preexec=preexec, folder=self.home)
+        super().__init__(argv + list(args), env=env, preexec=preexec, folder=self.home,
+                         pass_fds=pass_fds)
         try:
             if wait:
                 self.wait_ready()
@@ -430,17 +449,20 @@ def fd_links(pid):
 
 
 class Prometheus(_Served):
-    """A real Prometheus that scrapes `targets` (host:port, without http://) on loopback."""
+    """A real Prometheus that scrapes `targets` (host:port, without http://) on loopback.
 
-    def __init__(self, targets, interval="1s", scrape_config=None, flags=()):
+    `jobs`: for each job's name, what its scrape configuration has beyond the targets.
+    """
+
+    def __init__(self, targets, interval="1s", jobs=None, flags=()):
         binary = tap.require_tool("prometheus")
         self.home = tempfile.mkdtemp(prefix="kvmstatd-prometheus-")
         config = os.path.join(self.home, "prometheus.yml")
-        job = {"job_name": "kvmstatd", "static_configs": [{"targets": list(targets)}],
-               **(scrape_config or {})}
+        configs = [{"job_name": name, "static_configs": [{"targets": list(targets)}], **config}
+                   for name, config in (jobs or {"kvmstatd": {}}).items()]
         with open(config, "w", encoding="utf-8") as f:  # JSON is YAML
             json.dump({"global": {"scrape_interval": interval, "scrape_timeout": interval},
-                       "scrape_configs": [job]}, f)
+                       "scrape_configs": configs}, f)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         super().__init__([binary, f"--config.file={config}", "--log.level=warn",

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import uuid as uuids
 
 import lab
 import tap
@@ -96,11 +97,11 @@ class Libvirt(lab.Process):
             raise AssertionError(f"virsh {words}: {done.stderr}")
         return done
 
-    def create(self, name, uuid, vcpus=4):
+    def create(self, name, uuid=None, vcpus=4):
         """Start a guest without a disk. Returns its QEMU's pid."""
         path = os.path.join(self.folder, "domain.xml")
         with open(path, "w", encoding="utf-8") as f:
-            f.write(f"<domain type='kvm'><name>{name}</name><uuid>{uuid}</uuid>"
+            f.write(f"<domain type='kvm'><name>{name}</name><uuid>{uuid or uuids.uuid4()}</uuid>"
                     f"<memory unit='MiB'>32</memory><vcpu>{vcpus}</vcpu>"
                     "<os><type arch='x86_64' machine='pc'>hvm</type></os></domain>")
         self.domains.append(name)  # before: it may exist even where we are ended meanwhile

@@ -7,6 +7,7 @@ import re
 import socket
 
 import lab
+from exposed import NOT_THE_KERNELS
 
 KINDS = {"log2-histogram": "log_hist", "linear-histogram": "linear_hist"}
 SOCKET = "qmp.sock"
@@ -86,5 +87,4 @@ class Qmp:
 def own_series(shown, vm):
     """Those of the exposed series that are the VM's statistics."""
     own = re.compile(r'kvm_(vm|vcpu)_[a-z0-9_]+\{vm="' + re.escape(vm) + r'"[,}]')
-    about = re.compile("kvm_vm_(info|vcpus|start_time_seconds|last_sample_timestamp_seconds)[{]")
-    return {k: v for k, v in shown.items() if own.match(k) and not about.match(k)}
+    return {k: v for k, v in shown.items() if own.match(k) and not NOT_THE_KERNELS.match(k)}

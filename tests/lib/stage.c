@@ -182,7 +182,7 @@ static struct layout *make_layout(struct stage *stage, unsigned ring)
             add_target(layout, vm->vcpu_schema, (int)c, vm->identity, &labels_len);
         lvm->n_targets = layout->n_targets - lvm->first_target;
     }
-    layout->status_bytes = (layout->n_targets + 64) & ~(size_t)63;
+    layout->head_bytes = (layout_head_bytes(layout->n_targets) + 64) & ~(size_t)63;
     MUST(stage->n_layouts < STAGE_LAYOUTS_MAX);
     return stage->layouts[stage->n_layouts++] = layout;
 }
@@ -193,12 +193,13 @@ static struct frame *new_frame(struct stage *stage, unsigned ring, struct layout
     struct frame *frame = ring_free_frame(&stage->store->rings[ring]);
     MUST(frame);
     frame_memory_free(frame->memory);
-    MUST(frame_memory_new(layout->status_bytes + layout->data_bytes + 1, &frame->memory) == 0);
+    MUST(frame_memory_new(layout->head_bytes + layout->data_bytes + 1, &frame->memory) == 0);
     frame->layout = layout;
-    frame->status = frame->memory->map;
-    frame->data = frame->status + layout->status_bytes;
+    frame_lay_out(frame);
     stage->now_ns += TICK_NS;
     frame->begin_ns = frame->end_ns = stage->now_ns;
+    for (uint32_t i = 0; i < layout->n_targets; i++)
+        frame->read_ns[i] = stage->now_ns;
     return frame;
 }
 
@@ -265,16 +266,37 @@ static int keep_piece(void *ctx, const char *bytes, size_t len)
     return 0;
 }
 
-char *stage_render_view(const struct view *view, struct exposition *exposition,
-                        const struct roster *roster, enum exposition_format format)
+static char *render_bytes(const struct view *view, struct exposition *exposition,
+                          const struct roster *roster, enum exposition_format format,
+                          size_t *ret_len)
 {
     CLEANUP_BUFFER struct buffer out = BUFFER_INIT;
     const struct exposition_sink sink = {keep_piece, &out};
     MUST(exposition_render(exposition, view, roster, format, &sink) == 0);
     MUST(out.error == 0);
-    char *text = strndup(out.data ? out.data : "", out.len);
-    MUST(text && strlen(text) == out.len);
+    buffer_put(&out, "", 1);
+    char *bytes = malloc(out.len);
+    MUST(bytes);
+    *ret_len = out.len - 1;
+    return memcpy(bytes, out.data, out.len);
+}
+
+char *stage_render_view(const struct view *view, struct exposition *exposition,
+                        const struct roster *roster, enum exposition_format format)
+{
+    size_t len;
+    char *text = render_bytes(view, exposition, roster, format, &len);
+    MUST(strlen(text) == len);
     return text;
+}
+
+char *stage_render_bytes(struct stage *stage, struct exposition *exposition,
+                         const struct roster *roster, enum exposition_format format,
+                         size_t *ret_len)
+{
+    CLEANUP_VIEW struct view view;
+    MUST(view_take(stage->store, &view) == 0);
+    return render_bytes(&view, exposition, roster, format, ret_len);
 }
 
 char *stage_render(struct stage *stage, struct exposition *exposition, const struct roster *roster,

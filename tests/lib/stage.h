@@ -67,9 +67,13 @@ struct frame *stage_frame(struct stage *stage, unsigned ring);
 uint8_t *stage_status(struct stage *stage, size_t vm, int vcpu);
 uint64_t *stage_cell(struct stage *stage, size_t vm, int vcpu, const char *stat, size_t k);
 
-/* The exposition of what is newest, NUL-terminated; the caller frees it. */
+/* The exposition of what is newest, NUL-terminated text; the caller frees it. */
 char *stage_render(struct stage *stage, struct exposition *exposition, const struct roster *roster,
                    enum exposition_format format);
+/* The same where NULs may be in it. */
+char *stage_render_bytes(struct stage *stage, struct exposition *exposition,
+                         const struct roster *roster, enum exposition_format format,
+                         size_t *ret_len);
 /* The same of a view taken before. */
 char *stage_render_view(const struct view *view, struct exposition *exposition,
                         const struct roster *roster, enum exposition_format format);

@@ -15,8 +15,12 @@ Each test prints `ok N - name`, `ok N - name # SKIP reason` or `not ok N - name`
 diagnostics; the plan comes last. Words on the command line choose the tests whose names contain one
 of them. Randomised tests take their numbers from Tests.random, whose seed is printed and taken back
 from KVMSTATD_TEST_SEED.
+
+What is dear to start and does not suffer from being looked at may be shared: enter it into
+Tests.shared, which is left when all tests are done.
 """
 
+import contextlib
 import os
 import random
 import sys
@@ -101,6 +105,7 @@ class Tests:
         seed = os.environ.get("KVMSTATD_TEST_SEED")
         self.seed = int(seed, 0) if seed else random.SystemRandom().getrandbits(32)
         self.random = random.Random(self.seed)
+        self.shared = contextlib.ExitStack()
 
     def test(self, name=None):
         """Decorator: collects a test function; its name is the given text, else the function's."""
@@ -132,8 +137,9 @@ class Tests:
         chosen = [(n, f) for n, f in self.tests if not words or any(w in n for w in words)]
         print(f"# seed: KVMSTATD_TEST_SEED={self.seed}", flush=True)
         failed = 0
-        for number, (name, function) in enumerate(chosen, 1):
-            failed += not self._run_one(number, name.replace("#", "no."), function)
+        with self.shared:
+            for number, (name, function) in enumerate(chosen, 1):
+                failed += not self._run_one(number, name.replace("#", "no."), function)
         print(f"1..{len(chosen)}", flush=True)
         return 1 if failed or not chosen else 0
 

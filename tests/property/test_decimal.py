@@ -9,6 +9,8 @@ import sys
 import time
 from fractions import Fraction
 
+import built
+
 LIMIT = 256
 BASES = {0: 10, 1: 2}
 RANDOM_CASES = 20000
@@ -49,12 +51,12 @@ def random_cases(rng):
 def main():
     seed = int(os.environ.get("KVMSTATD_TEST_SEED") or time.time_ns())
     print(f"# seed: KVMSTATD_TEST_SEED={seed}")
-    program = os.path.join(os.environ.get("KVMSTATD_BUILD", "build"), "tests", "kvmstats-decimals")
+    program = built.command("tests", "kvmstats-decimals")
     failed = False
     groups = [("extreme", extreme_cases()), ("random", list(random_cases(random.Random(seed))))]
     for number, (name, cases) in enumerate(groups, 1):
         lines = "".join(f"{raw} {base} {exponent}\n" for raw, base, exponent in cases)
-        run = subprocess.run([program], input=lines, capture_output=True, text=True, check=False)
+        run = subprocess.run(program, input=lines, capture_output=True, text=True, check=False)
         got = run.stdout.split("\n")[:-1]
         wrong = [(c, g) for c, g in zip(cases, got) if g != expected(*c)]
         good = run.returncode == 0 and len(got) == len(cases) and not wrong

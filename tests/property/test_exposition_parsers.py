@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random views, rendered by kvmstatd and read back by an independent parser.
+"""Random views, rendered by kvmstatd and read back by independent parsers.
 
 property-exposition writes what is in the view as JSON and what kvmstatd makes of it. Here the
 contract is written down a second time, by someone who has not seen the C: from the JSON, which
-samples must there be? prometheus_client's two parsers say which there are. Numbers are compared as
-exact fractions, never as floats.
+samples must there be? prometheus_client's two parsers and Google's protobuf say which there are.
+Numbers are compared as exact fractions; in protobuf, which has doubles, each must be the nearest.
 """
 
 import decimal
@@ -13,12 +13,16 @@ import fractions
 import http.server
 import io
 import json
+import math
 import os
 import re
 import subprocess
 import threading
+import typing
 
+import built
 import lab
+import metricfamily
 import tap
 
 try:
@@ -28,11 +32,13 @@ except ImportError:
     openmetrics = None
 
 t = tap.Tests()
-PROGRAM = os.path.join(os.environ.get("KVMSTATD_BUILD", "build"), "tests", "property-exposition")
+PROGRAM = built.command("tests", "property-exposition")
 
 CONTENT_TYPES = {
     "text": "text/plain; version=0.0.4; charset=utf-8",
     "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    "protobuf": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
+                "encoding=delimited",
 }
 CUMULATIVE, INSTANT, PEAK, LINEAR, LOG = range(5)
 NONE, BYTES, SECONDS, CYCLES, BOOLEAN = range(5)
@@ -285,6 +291,9 @@ class Oracle:
                          value if count else stat.scaled(value))
 
     def histogram(self, label, stat, name, values, block, schema):
+        if self.format == "protobuf":
+            self.put(name, label, self.protobuf_histogram(stat, values, block, schema))
+            return
         seen, used = 0, 0
         for le in stat.bounds():
             seen += values[used]
@@ -301,7 +310,46 @@ class Oracle:
             self.put(name + "_count", label, seen)
 
 
+    def protobuf_histogram(self, stat, values, block, schema):
+        other = sibling(self.model, schema, stat)
+        total = None
+        if other is not None:
+            raw = self.model["schemas"][schema]["stats"][other]
+            total = Stat(stat.scope, raw).scaled(block["values"][other][0])
+        if stat.type == LINEAR:
+            bounds = [float(fractions.Fraction(le)) for le in stat.bounds()]
+            seen, buckets = 0, {}
+            for bound, value in zip(bounds, values):
+                seen += value
+                buckets[bound] = seen
+            return Classic(sum(values), total, buckets)
+        shift = round(stat.exponent * math.log2(2 if stat.base == POW2 else 10))
+        n = min(len(values) - 1, 65)
+        counts = values[1:n] + [sum(values[max(n, 1):])] if n else []
+        zero = values[0]
+        return Native(sum(values), total, zero, shift,
+                      {k + shift: v for k, v in enumerate(counts, 1) if v})
+
+
+class Classic(typing.NamedTuple):
+    count: int
+    sum: fractions.Fraction
+    buckets: dict  # {bound: how many up to there}
+
+
+class Native(typing.NamedTuple):
+    count: int
+    sum: fractions.Fraction
+    zero: int
+    shift: int  # of KVM's bucket numbers to native ones
+    buckets: dict  # {number: count}, none empty
+
+
 def compare(text, oracle, format):
+    if format == "protobuf":
+        compare_protobuf(text, oracle)
+        return
+    text = text.decode()
     got = {}
     for name, kind, unit, documentation, samples in parse(text, format):
         tap.check(documentation, f"{name} has no help")
@@ -322,21 +370,71 @@ def compare(text, oracle, format):
             tap.equal(fractions.Fraction(got[key]), fractions.Fraction(value), f"{key}")
 
 
+def compare_protobuf(data, oracle):
+    got = {}
+    names = set()
+    for family in metricfamily.parse(data):
+        tap.check(family.help, f"{family.name} has no help")
+        tap.check(family.name not in names, f"{family.name} is there twice")
+        names.add(family.name)
+        if not family.name.startswith("kvm_"):
+            continue
+        name = family.name
+        if oracle.types.get(name.removesuffix("_total")) == "counter":
+            name = name.removesuffix("_total")
+        kind = {metricfamily.COUNTER: "counter", metricfamily.GAUGE: "gauge",
+                metricfamily.HISTOGRAM: "histogram"}[family.type]
+        if name in oracle.types:
+            tap.equal((kind, family.unit), (oracle.types[name], oracle.units[name]), name)
+        for metric in family.metric:
+            key = (family.name, tuple(sorted(metricfamily.labels(metric).items())))
+            tap.check(key not in got, f"{key} is there twice")
+            fields = {field.name for field, _ in metric.ListFields()} - {"label"}
+            tap.equal(fields, {kind}, f"what {key} has")
+            got[key] = getattr(metric, kind)
+    tap.equal(sorted(set(got) - set(oracle.samples)), [], "samples that should not be there")
+    tap.equal(sorted(set(oracle.samples) - set(got)), [], "samples that are missing")
+    for key, value in oracle.samples.items():
+        if isinstance(value, (Classic, Native)):
+            compare_protobuf_histogram(got[key], value, f"{key}")
+        elif value is not None:
+            tap.check(got[key].HasField("value"), f"{key} has a value, be it 0")
+            tap.equal(got[key].value, float(fractions.Fraction(value)), f"{key}")
+
+
+def compare_protobuf_histogram(got, wanted, what):
+    tap.equal(got.sample_count, wanted.count, f"count of {what}")
+    if wanted.sum is None:
+        tap.check(math.isnan(got.sample_sum), f"sum of {what}: {got.sample_sum}")
+    else:
+        tap.equal(got.sample_sum, float(wanted.sum), f"sum of {what}")
+    if isinstance(wanted, Classic):
+        tap.check(not got.HasField("schema") and not got.positive_span, f"{what} is no native one")
+        tap.equal({b.upper_bound: b.cumulative_count for b in got.bucket}, wanted.buckets, what)
+        return
+    tap.equal((got.schema, len(got.bucket)), (0, 0), f"schema, classic buckets of {what}")
+    tap.equal(got.zero_count, wanted.zero, f"zeros of {what}")
+    # Nothing but zero may be in the zero bucket: what is 1 raw is above half of it.
+    tap.between(2.0**-1022, got.zero_threshold, 2.0**wanted.shift, f"zero threshold of {what}")
+    tap.check(got.positive_span, f"{what} can be told from a classic one")
+    tap.equal(metricfamily.native_counts(got), wanted.buckets, what)
+
+
 def views(format, seed, n):
     """[(model, exposition)] of one random view, tick after tick."""
     env = dict(os.environ, KVMSTATD_TEST_SEED=str(seed))
-    out = subprocess.run([PROGRAM, "views", format, str(n)], env=env, check=True,
+    out = subprocess.run([*PROGRAM, "views", format, str(n)], env=env, check=True,
                          stdout=subprocess.PIPE).stdout
     stream = io.BytesIO(out)
     for line in iter(stream.readline, b""):
         if line.startswith(b"{"):
             word, length = stream.readline().split()
             tap.equal(word, b"exposition")
-            yield json.loads(line), stream.read(int(length)).decode()
+            yield json.loads(line), stream.read(int(length))
 
 
 def check_views(format):
-    for _ in range(100):
+    for _ in range(20 if built.EMULATED else 100):
         seed = t.random.getrandbits(48) | 1
         oracle = Oracle()
         try:
@@ -359,32 +457,63 @@ def _():
     check_views("text")
 
 
+@t.test("random views in protobuf say what they should")
+def _():
+    check_views("protobuf")
+
+
+@t.test("protobuf has the families, help texts and series that OpenMetrics has")
+def _():
+    for _ in range(20):
+        seed = t.random.getrandbits(48) | 1
+        [(_, text)] = views("openmetrics", seed, 1)
+        [(_, data)] = views("protobuf", seed, 1)
+        wanted, got = {}, {}
+        for name, kind, unit, documentation, samples in parse(text.decode(), "openmetrics"):
+            name += {"counter": "_total", "info": "_info"}.get(kind, "")
+            series = {tuple(sorted((k, v) for k, v in labels.items() if k != "le"))
+                      for _, labels, _ in samples}
+            wanted[name] = ("gauge" if kind == "info" else kind, unit, documentation, series)
+        for family in metricfamily.parse(data):
+            kind = ("counter", "gauge", "", "", "histogram")[family.type]
+            series = {tuple(sorted(metricfamily.labels(m).items())) for m in family.metric}
+            got[family.name] = (kind, family.unit, family.help, series)
+        tap.equal(got, wanted, f"with seed {seed}")
+
+
 class Views(http.server.BaseHTTPRequestHandler):
-    """Serves /FORMAT/SEED: the first tick of that random view."""
+    """Serves /FORMAT/SEED: the first tick of that random view, rendered before: an emulator that
+    renders a dozen at once is slower than Prometheus has patience."""
+
+    texts = {}  # by path
 
     def do_GET(self):
-        _, format, seed = self.path.split("/")
-        _, text = next(views(format, int(seed), 1))
+        format = self.path.split("/")[1]
+        text = self.texts[self.path]
         self.send_response(200)
         self.send_header("Content-Type", CONTENT_TYPES[format])
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(text)
 
     def log_message(self, *_args):
         pass
 
 
-@t.test("Prometheus itself takes random views in either format")
+@t.test("Prometheus itself takes random views in every format")
 def _():
     tap.require_tool("prometheus")
+    for format in CONTENT_TYPES:
+        for _ in range(12):
+            seed = t.random.getrandbits(48) | 1
+            _, Views.texts[f"/{format}/{seed}"] = next(views(format, seed, 1))
+    paths = list(Views.texts)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Views) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        paths = [f"/{format}/{t.random.getrandbits(48) | 1}" for format in CONTENT_TYPES
-                 for _ in range(12)]
         configs = [{"targets": [f"127.0.0.1:{server.server_port}"],
                     "labels": {"__metrics_path__": path, "view": path}} for path in paths]
         try:
-            with lab.Prometheus([], scrape_config={"static_configs": configs}) as prometheus:
+            with lab.Prometheus([], "5s", jobs={"kvmstatd": {"static_configs": configs}},
+                                flags=["--enable-feature=native-histograms"]) as prometheus:
                 tap.wait_for(lambda: len(prometheus.targets()) == len(paths) and all(
                     target["health"] != "unknown" for target in prometheus.targets()), timeout_s=60)
                 errors = {target["labels"]["view"]: target["lastError"]
@@ -397,7 +526,7 @@ def _():
 @t.test("promtool finds nothing to complain about in x86's statistics")
 def _():
     promtool = tap.require_tool("promtool")
-    text = subprocess.run([PROGRAM, "x86"], check=True, stdout=subprocess.PIPE).stdout
+    text = subprocess.run([*PROGRAM, "x86"], check=True, stdout=subprocess.PIPE).stdout
     tap.check(text.count(b"\n") > 300, "that is not all of it")
     result = subprocess.run([promtool, "check", "metrics"], input=text, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT)

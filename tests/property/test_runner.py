@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """tests/run itself: what it counts, and what it does not let pass as a success."""
 
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -24,7 +26,7 @@ def counts(outcome):
 def ran(script, timeout=60.0, sanitize=""):
     """The outcome of a shell script run as a test program."""
     with tempfile.TemporaryDirectory() as folder:
-        runner = run_tests.Runner(Path(folder), sanitize, False)
+        runner = run_tests.Runner(Path(folder), sanitize, False, False)
         program = run_tests.Program("p", ["/bin/sh", "-c", script], ["unit"], timeout, {}, "/")
         return runner.run(program)
 
@@ -80,6 +82,18 @@ def _():
     tap.check("left 1 process(es) behind" in outcome.troubles, outcome.troubles)
 
 
+@t.test("a process is found at any moment, also while it becomes another program")
+def _():
+    mark = f"KVMSTATD_TEST_RUN={os.getpid()}.becoming"
+    words = ["/bin/sh", "-c", 'exec /bin/sh -c "$0" "$0"', 'exec /bin/sh -c "$0" "$0"']
+    with subprocess.Popen(words, env=dict([mark.split("=")])) as process:
+        try:
+            seen = [run_tests.marked_processes(mark) for _ in range(300)]
+        finally:
+            process.kill()
+    tap.equal([pids for pids in seen if pids != [process.pid]], [])
+
+
 @t.test("a sanitizer's report from any process is a failure")
 def _():
     script = r"""log=${ASAN_OPTIONS##*log_path=}; echo report >"$log.123"; echo ok 1 - a; echo 1..1"""
@@ -90,7 +104,7 @@ def _():
 @t.test("what cannot be started has failed")
 def _():
     with tempfile.TemporaryDirectory() as folder:
-        runner = run_tests.Runner(Path(folder), "", False)
+        runner = run_tests.Runner(Path(folder), "", False, False)
         outcome = runner.run(run_tests.Program("p", ["/nonexistent"], ["unit"], 1, {}, "/"))
         tap.equal(counts(outcome), (0, 1, 0))
 

@@ -56,6 +56,25 @@ def _():
                      what="the guest's exits")
 
 
+@t.test("a VM with more vCPUs than limits.max_vcpus_per_vm is not read by half, and counted")
+def _():
+    setup()
+    config = BPF + "limits: {max_vcpus_per_vm: 2}\n"
+    with lab.DemoVms(vcpus=3, name="large", stats_fds="none") as large, \
+            lab.DemoVms(vcpus=2, name="small", stats_fds="none"), lab.Daemon(config) as daemon:
+        first_sample(daemon, "small")
+        [(_, pid)] = large.vms
+        tap.wait_for(lambda: row(daemon, pid)["reason"] == "limit", what="the reason")
+        tap.check("limits.max_vcpus_per_vm" in row(daemon, pid)["detail"], str(row(daemon, pid)))
+        tap.equal((shown(daemon, "large"), shown(daemon, "small")), (0, 1))
+        tap.check(float(series(daemon)['kvmstatd_vms_unreadable{reason="limit"}']) >= 1, "counted")
+        with kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1") as vmm:  # and one that grows
+            tap.wait_for(lambda: shown(daemon, f"pid-{vmm.pid}") == 1, what="its first samples")
+            vmm.tell("vcpu a 2")
+            tap.wait_for(lambda: row(daemon, vmm.pid)["reason"] == "limit", what="the reason")
+            tap.wait_for(lambda: shown(daemon, f"pid-{vmm.pid}") == 0, what="it to be let go")
+
+
 @t.test("several VMs in one process are told apart")
 def _():
     setup()
@@ -80,7 +99,8 @@ def _():
         first_sample(daemon, f"pid-{vmm.pid}")
         vmm.tell("vcpu a 5")
         tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 2, what="vCPU 5")
-        tap.check(f'kvm_vcpu_exits_total{{vm="pid-{vmm.pid}",vcpu="5"}}' in series(daemon))
+        key = f'kvm_vcpu_exits_total{{vm="pid-{vmm.pid}",vcpu="5"}}'
+        tap.wait_for(lambda: key in series(daemon), what="its first sample")
 
 
 @t.test("a VM closed by a VMM that lives on is let go: the kernel says destroy")

@@ -61,6 +61,10 @@ def _():
         tap.check(path + ".missing" in err, err)
         tap.equal(run("--config", os.path.join(lab.SOURCE, "conf/kvmstatd.yaml"),
                       "--check-config")[0], 0, "the shipped configuration")
+        if not os.path.lexists("/etc/kvmstatd/kvmstatd.yaml"):
+            status, out, _ = run("--check-config")
+            tap.equal(status, 0)
+            tap.check("there is no /etc/kvmstatd/kvmstatd.yaml" in out.lower(), out)
 
 
 @t.test("--once prints an exposition of every VM; without a VM it is exit status 1")
@@ -75,7 +79,7 @@ def _():
                     '{match: {vm: "*"}, enabled: false}]}\n')
         status, out, err = run("--config", path, "--once")
         tap.equal(status, 1)
-        tap.check("no VM" in err, err)
+        tap.check("no VM" in err and "--log.level" in err, f"nor is it said how to know why: {err}")
         with lab.DemoVms(name=name, vcpus=2):
             status, out, err = run("--config", path, "--once")
             tap.equal((status, err), (0, ""))

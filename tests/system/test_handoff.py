@@ -133,7 +133,7 @@ def _():
             tap.wait_for(reached, lab.TIMEOUT_S, 0.005, source)
         tap.wait_for(lambda: key in daemon.metrics(), what="BPF")
         wait_source("bpf")
-        client = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        client = kvm.client(folder)
         for number in range(3):
             tap.equal(client.vm(number, vm), CLIENT["ACCEPTED"])
             wait_source("handoff+bpf")
@@ -156,7 +156,7 @@ def _():
                 rows = [v for v in daemon.get("/api/v1/vms").json()["vms"] if v["pid"] == vmm.pid]
                 return sorted(v["vcpus_read"] for v in rows if v["vm_scope_read"])
             tap.wait_for(lambda: read() == [1, 2], what="both VMs")
-            tap.equal(shown(daemon, f"pid-{vmm.pid}"), 2)
+            tap.wait_for(lambda: shown(daemon, f"pid-{vmm.pid}") == 2, what="both in /metrics")
             for name in ("a/0", "a/1", "a"):
                 vmm.tell(f"close {name}")
             events.wait("destroy", [vmm.pid])
@@ -271,14 +271,14 @@ def _():
             KvmHere() as kvm:
         vm, vcpu = kvm.vm(), None
         vcpu = kvm.vcpu(vm, 0)
-        first = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        first = kvm.client(folder)
         tap.equal(first.vm(7, vm, b'na"me'), CLIENT["ACCEPTED"])
         tap.equal(first.vcpu(7, 0, vcpu), CLIENT["ACCEPTED"])
         tap.equal(first.vcpu(7, 1, vcpu), CLIENT["REFUSED"])  # it is vCPU 0; and that was the end
-        second = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        second = kvm.client(folder)
         tap.equal(second.vm(1, vm, b'na"me'), CLIENT["ACCEPTED"])
         tap.equal(second.vcpu(1, 0, vcpu), CLIENT["ACCEPTED"])
-        third = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        third = kvm.client(folder)
         tap.equal(third.vm(99, vm), CLIENT["ACCEPTED"])
         tap.equal(third.vcpu(8, 0, vcpu), CLIENT["REFUSED"])
         tap.wait_for(lambda: 'kvm_vm_info{vm="na\\"me",' in daemon.metrics(), what="its name")
@@ -287,7 +287,7 @@ def _():
         second.socket.close()
         time.sleep(0.5)
         tap.equal(row(daemon, os.getpid())["vcpus_read"], 1)
-        fourth = CLIENT["Handoff"](f"{folder}/handoff.sock")
+        fourth = kvm.client(folder)
         tap.equal(fourth.vm(5, vm, b'na"me'), CLIENT["ACCEPTED"])
         tap.equal(fourth.vcpu(5, 0, vcpu), CLIENT["ACCEPTED"])
         tap.equal(fourth.ask(5, struct.pack("=QII", 5, 0, 0)), CLIENT["ACCEPTED"])

@@ -58,8 +58,10 @@ def _():
         first_sample(daemon, "later")
         [(_, pid)] = demo.vms
         tap.wait_for(lambda: row(daemon, pid)["vcpus_read"] == 3, what="three vCPUs")
-        before = series(daemon)['kvm_vcpu_exits_total{vm="later",vcpu="2"}']
-        tap.wait_for(lambda: series(daemon)['kvm_vcpu_exits_total{vm="later",vcpu="2"}'] > before,
+        key = 'kvm_vcpu_exits_total{vm="later",vcpu="2"}'
+        tap.wait_for(lambda: key in series(daemon), what="the first sample of the third")
+        before = series(daemon)[key]
+        tap.wait_for(lambda: series(daemon)[key] > before,
                      what="the guest's exits")
 
 

@@ -5,23 +5,7 @@
  * vCPU and VM: nothing is read that could have gone. `copies` and `frames` are the sweep's.
  */
 #include "files.bpf.h"
-#include "shared.h"
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct bpf_copy);
-} copies SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1);
-    __uint(key_size, sizeof(__u32));
-    __uint(value_size, 64);
-} frames SEC(".maps");
+#include "maps.bpf.h"
 
 /*
  * Which objects are wanted: a hash table by address, open and with linear probing, that user space
@@ -35,7 +19,6 @@ struct {
     __type(value, struct bpf_wanted);
 } wanted SEC(".maps");
 
-const volatile __u32 element_bytes = 64;
 const volatile __u32 wanted_mask = 0;
 
 /* Of the pass: set by user space before it, but for the count. */
@@ -83,8 +66,11 @@ static __always_inline void copy_block(const struct bpf_wanted *entry)
     char *to = bpf_map_lookup_elem(&frames, &element);
     if (!to || bytes > element_bytes)
         return;
+    /* A pass is long, and may be held up anywhere: each block has its own time. */
+    __u64 now_ns = bpf_ktime_get_ns();
     if (bpf_probe_read_kernel(to, bytes, (void *)entry->address) < 0)
         return;
+    copy->seen_ns = now_ns;
     copy->seen = pass_mark;
     pass_copied++;
 }

@@ -11,11 +11,17 @@
 #include "shared.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct pid_namespace;
 struct upid {
     int nr;
+    struct pid_namespace *ns;
 };
 struct pid {
+    unsigned int level;
     struct upid numbers[1];
+};
+struct task_struct___reader {
+    struct pid *thread_pid;
 };
 #pragma clang attribute pop
 
@@ -26,6 +32,28 @@ const volatile __u32 vcpu_pid_offset = 0;
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* A pid's number in the namespace of that level, and which namespace it is. */
+static __always_inline struct upid upid_at(struct pid *pid, unsigned int level)
+{
+    struct upid upid = {0};
+    bpf_probe_read_kernel(&upid, sizeof upid, (char *)pid->numbers + level * sizeof upid);
+    return upid;
+}
+
+/* The thread's number in the pid namespace of who reads the iterator; 0: it has none there. */
+static __always_inline int number_for_reader(struct pid *pid)
+{
+    struct task_struct___reader *reader = (void *)bpf_get_current_task();
+    struct pid *ours = 0;
+    unsigned int level = 0, theirs = 0;
+    bpf_probe_read_kernel(&ours, sizeof ours, &reader->thread_pid);
+    if (!ours || bpf_probe_read_kernel(&level, sizeof level, &ours->level) < 0 ||
+        bpf_probe_read_kernel(&theirs, sizeof theirs, &pid->level) < 0 || theirs < level)
+        return 0;
+    struct upid upid = upid_at(pid, level);
+    return upid.ns && upid.ns == upid_at(ours, level).ns ? upid.nr : 0;
+}
+
 static __always_inline int fill_vcpu(struct bpf_kvm_file *record, char *vcpu)
 {
     struct pid *pid = 0;
@@ -34,7 +62,7 @@ static __always_inline int fill_vcpu(struct bpf_kvm_file *record, char *vcpu)
     bpf_probe_read_kernel(&record->vcpu_id, sizeof record->vcpu_id, vcpu + vcpu_id_offset);
     bpf_probe_read_kernel(&pid, sizeof pid, vcpu + vcpu_pid_offset);
     if (pid)
-        bpf_probe_read_kernel(&record->vcpu_tid, sizeof record->vcpu_tid, &pid->numbers[0].nr);
+        record->vcpu_tid = number_for_reader(pid);
     return 0;
 }
 

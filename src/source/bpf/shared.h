@@ -11,7 +11,7 @@ struct bpf_kvm_file {
     __u32 tgid;     /* the process that holds the file … */
     __s32 fd;       /* … and its number there */
     __s32 vcpu_id;  /* -1 for a VM's own file */
-    __s32 vcpu_tid; /* the thread that runs the vCPU, in the initial PID namespace; 0: none yet */
+    __s32 vcpu_tid; /* the thread that ran the vCPU last, in our PID namespace; 0: none */
     __s32 owner;    /* tgid or tid that made the VM */
     __s32 reserved;
 };
@@ -21,8 +21,9 @@ struct bpf_copy {
     __u64 address; /* 0: leave it */
     __u32 bytes;
     __u32 element;
-    __u32 failed; /* set when the copy faulted */
-    __u32 seen;   /* the mark of the last pass over files that copied it */
+    __u32 failed;  /* set when the copy faulted */
+    __u32 seen;    /* the mark of the last pass over files that copied it … */
+    __u64 seen_ns; /* … and when that was, by CLOCK_MONOTONIC */
 };
 
 /*

@@ -3,31 +3,7 @@
  * The tick: copies data blocks from where KVM keeps them to where a frame wants them. The addresses
  * stay valid because user space holds a kvm-vm fd of each VM; a wrong one faults and is reported.
  */
-#include <linux/bpf.h>
-
-#include <bpf/bpf_helpers.h>
-
-#include "shared.h"
-
-/* Sizes are set before loading: an element holds the largest block, frames stand one after another.
- */
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct bpf_copy);
-} copies SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1);
-    __uint(key_size, sizeof(__u32));
-    __uint(value_size, 64);
-} frames SEC(".maps");
-
-const volatile __u32 element_bytes = 64;
+#include "maps.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

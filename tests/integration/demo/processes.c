@@ -127,6 +127,27 @@ START_TEST(test_vcpu_threads_make_their_vcpus)
 }
 END_TEST
 
+/* Kernels take a vCPU's id for its place in the order of creation. The lowest free fd is taken, and
+ * none is closed in between: the fds are in that order, too. */
+START_TEST(test_vcpus_are_made_in_order)
+{
+    kvmtest_require_kvm();
+    struct kvmtest_vms *vms = kvmtest_start("--vcpus", "200", "--load", "idle", NULL);
+    int next = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        char path[64], link[64] = "";
+        int vcpu;
+        (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)vms->pid, fd);
+        if (readlink(path, link, sizeof link - 1) < 0 ||
+            sscanf(link, "anon_inode:kvm-vcpu:%d", &vcpu) != 1)
+            continue;
+        ck_assert_int_eq(vcpu, next++);
+    }
+    ck_assert_int_eq(next, 200);
+    ck_assert_int_eq(kvmtest_stop(vms), 0);
+}
+END_TEST
+
 START_TEST(test_stats_fds_as_told)
 {
     kvmtest_require_kvm();
@@ -280,6 +301,7 @@ Suite *suite_processes(void)
     tcase_add_test(tcase, test_several_vms_have_their_own_argv);
     tcase_add_test(tcase, test_without_name_there_is_none);
     tcase_add_test(tcase, test_vcpu_threads_make_their_vcpus);
+    tcase_add_test(tcase, test_vcpus_are_made_in_order);
     tcase_add_test(tcase, test_stats_fds_as_told);
     tcase_add_test(tcase, test_other_fds_as_told);
     tcase_add_test(tcase, test_killed_launcher_takes_its_vms_along);

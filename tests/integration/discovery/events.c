@@ -121,6 +121,35 @@ START_TEST(not_allowed)
 }
 END_TEST
 
+/*
+ * Another of our kind has made a VM to ask the kernel by, and closed it. That makes it nobody's
+ * VMM, whatever it holds for others, and least of all when they have ended.
+ */
+START_TEST(monitor_with_a_scratch_vm)
+{
+    struct timespec pause = {.tv_nsec = 1000 * 1000};
+    struct vmm_process vmm = vmm_start(), monitor = vmm_start();
+    rig_want(&rig, vmm.pid);
+    rig_want(&rig, monitor.pid);
+    start();
+    int vm = vmm_do(&vmm, VMM_MAKE_VM, 0, 0);
+    int stats = vmm_do(&vmm, VMM_STATS, vm, 0);
+    ck_assert(wait_roster(vmm.pid, UNREADABLE_NOT, 0));
+    (void)vmm_do(&monitor, VMM_CLOSE, vmm_do(&monitor, VMM_MAKE_VM, 0, 0), 0);
+    (void)vmm_do(&monitor, VMM_BORROW, vmm.pid, vm);
+    (void)vmm_do(&monitor, VMM_BORROW, vmm.pid, stats);
+    vmm_kill(&vmm);
+    ck_assert(wait_roster(vmm.pid, UNREADABLE_REASONS, 0));
+    /* Looks at a process follow its event for half a second. */
+    for (int i = 0; i < 700; i++) {
+        CLEANUP(cleanup_roster_unref) struct roster *roster = roster_get(&rig.store->roster);
+        for (size_t k = 0; k < roster->n_vms; k++)
+            ck_assert_int_ne(roster->vms[k].pid, monitor.pid);
+        (void)nanosleep(&pause, NULL);
+    }
+}
+END_TEST
+
 /* With events lost, all processes whose marks have changed are looked at. */
 START_TEST(lost_events_are_made_good)
 {
@@ -172,6 +201,7 @@ Suite *suite_events(void)
     tcase_add_test(tcase, found_by_event);
     tcase_add_test(tcase, demo_vm_by_event);
     tcase_add_test(tcase, not_allowed);
+    tcase_add_test(tcase, monitor_with_a_scratch_vm);
     tcase_add_test(tcase, lost_events_are_made_good);
     tcase_add_test(tcase, stops_and_starts_nothing);
     suite_add_tcase(suite, tcase);

@@ -302,28 +302,27 @@ END_TEST
 START_TEST(rules)
 {
     (void)make_vm(1);
-    discovery_set_config(rig.discovery,
-                         rig.config /* a further reference to the same: nothing changes */);
+    rig_set_config(&rig, rig.config /* a further reference to the same: nothing changes */);
     rig_look(&rig);
     ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
 
     struct config *off =
         rig_config("sampling: {rules: [{match: {vm: \"pid-*\"}, enabled: false}]}");
-    discovery_set_config(rig.discovery, off);
+    rig_set_config(&rig, off);
     config_unref(off);
     rig_look(&rig);
     ck_assert_ptr_null(rig_vm(&rig, vmm.pid));
     RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_DISABLED);
 
     struct config *on = rig_config("discovery: {rescan: 1s}");
-    discovery_set_config(rig.discovery, on);
+    rig_set_config(&rig, on);
     config_unref(on);
     rig_look(&rig);
     ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
     RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_NOT);
 
     struct config *bpf = rig_config("discovery: {sources: [handoff]}");
-    discovery_set_config(rig.discovery, bpf);
+    rig_set_config(&rig, bpf);
     config_unref(bpf);
     rig_look(&rig);
     ck_assert_ptr_null(rig_vm(&rig, vmm.pid));
@@ -349,12 +348,32 @@ START_TEST(unsafe_kernel_at_the_operators_risk)
 {
     struct config *allow = rig_config("discovery: {unsafe_kernel: allow}");
     broker_set_safety(rig.broker, STATS_FDS_DO_NOT);
-    discovery_set_config(rig.discovery, allow);
+    rig_set_config(&rig, allow);
     config_unref(allow);
     (void)make_vm(1);
     rig_look(&rig);
     ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
     ck_assert_int_eq(rig_vm(&rig, vmm.pid)->pin_fd, -1);
+}
+END_TEST
+
+/* What was read at the operator's risk is held, or not read, once that is taken back. */
+START_TEST(unsafe_kernel_no_longer_at_the_operators_risk)
+{
+    struct config *allow = rig_config("discovery: {unsafe_kernel: allow}");
+    struct config *refuse = rig_config("discovery: {unsafe_kernel: refuse}");
+    broker_set_safety(rig.broker, STATS_FDS_DO_NOT);
+    rig_set_config(&rig, allow);
+    (void)make_vm(1);
+    rig_look(&rig);
+    ck_assert_int_eq(rig_vm(&rig, vmm.pid)->pin_fd, -1);
+    rig.pin_first = true;
+    rig_set_config(&rig, refuse);
+    rig_look(&rig);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
+    ck_assert_int_ge(rig_vm(&rig, vmm.pid)->pin_fd, 0);
+    config_unref(allow);
+    config_unref(refuse);
 }
 END_TEST
 
@@ -375,7 +394,7 @@ START_TEST(disabled_from_the_start_borrows_nothing)
     struct config *off =
         rig_config("sampling: {rules: [{match: {vm: \"pid-*\"}, enabled: false}]}");
     (void)make_vm(1);
-    discovery_set_config(rig.discovery, off);
+    rig_set_config(&rig, off);
     config_unref(off);
     rig_look(&rig);
     ck_assert_uint_eq(rig.added, 0);
@@ -419,6 +438,7 @@ Suite *suite_looks(void)
         never_ourselves,
         disabled_from_the_start_borrows_nothing,
         unsafe_kernel_at_the_operators_risk,
+        unsafe_kernel_no_longer_at_the_operators_risk,
         sound_kernel_needs_no_pin,
     };
     Suite *suite = suite_create("looks");

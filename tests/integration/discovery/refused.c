@@ -67,16 +67,18 @@ START_TEST(number_reused)
 }
 END_TEST
 
-static void make_readable(void)
+/* A VM with one vCPU; returns its number over there. */
+static int make_readable(void)
 {
     int vm = vmm_do(&vmm, VMM_MAKE_VM, 0, 0);
     (void)vmm_do(&vmm, VMM_STATS, vm, 0);
     (void)vmm_do(&vmm, VMM_STATS, vmm_do(&vmm, VMM_MAKE_VCPU, vm, 0), 0);
+    return vm;
 }
 
 START_TEST(limits_of_the_sink)
 {
-    make_readable();
+    (void)make_readable();
     int before = count_own_fds();
     rig.vm_add_error = -ENOSPC;
     rig_look(&rig);
@@ -95,11 +97,31 @@ START_TEST(limits_of_the_sink)
 }
 END_TEST
 
+/* A VMM makes one vCPU after the other: when it was read first, there were fewer. */
+START_TEST(more_vcpus_than_it_may_have)
+{
+    int vm = make_readable();
+    rig_look(&rig);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0");
+    rig.target_add_error = -ENOSPC;
+    int vcpu = vmm_do(&vmm, VMM_MAKE_VCPU, vm, 1);
+    (void)vmm_do(&vmm, VMM_STATS, vcpu, 0);
+    rig_look_at_all(&rig);
+    RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_LIMIT);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "");
+    ck_assert_uint_eq(rig.removed, rig.added);
+    rig.target_add_error = 0;
+    rig_look_at_all(&rig);
+    RIG_ASSERT_REASON(&rig, vmm.pid, UNREADABLE_NOT);
+    ck_assert_str_eq(rig_targets(&rig, vmm.pid), "VM 0 1");
+}
+END_TEST
+
 START_TEST(out_of_fds)
 {
     struct rlimit limit, before;
     int n = 0, fillers[3 * BROKER_FDS_RESERVED];
-    make_readable();
+    (void)make_readable();
     ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
     limit = before;
     limit.rlim_cur = 3 * BROKER_FDS_RESERVED;
@@ -157,6 +179,7 @@ Suite *suite_refused(void)
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, number_reused);
     tcase_add_test(tcase, limits_of_the_sink);
+    tcase_add_test(tcase, more_vcpus_than_it_may_have);
     tcase_add_test(tcase, out_of_fds);
     tcase_add_test(tcase, no_fd_is_left_behind);
     suite_add_tcase(suite, tcase);

@@ -188,6 +188,14 @@ void rig_teardown(struct rig *rig)
     (void)pthread_mutex_destroy(&rig->lock);
 }
 
+void rig_set_config(struct rig *rig, struct config *config)
+{
+    struct discovery_change *change;
+    struct config_error error;
+    ck_assert_int_eq(discovery_prepare(rig->discovery, rig->config, config, &change, &error), 0);
+    discovery_adopt(rig->discovery, change);
+}
+
 void rig_want(struct rig *rig, pid_t pid)
 {
     ck_assert_uint_lt(rig->n_pids, RIG_PIDS_MAX);
@@ -198,7 +206,7 @@ void rig_made(struct rig *rig, pid_t pid)
 {
     struct process *process = processes_get(rig->discovery, pid);
     ck_assert_ptr_nonnull(process);
-    process->made_vm = true;
+    process->n_made++;
     rig_want(rig, pid);
 }
 

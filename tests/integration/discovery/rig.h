@@ -46,6 +46,8 @@ struct rig {
 
 void rig_setup(struct rig *rig, const char *yaml);
 void rig_teardown(struct rig *rig);
+/* Another configuration, in force at the next look. */
+void rig_set_config(struct rig *rig, struct config *config);
 /* VMs of this process are wanted. */
 void rig_want(struct rig *rig, pid_t pid);
 /* The same, and it makes VMs: as if the kernel had said so. */

@@ -5,6 +5,7 @@
 
 #include "bpf.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "kvmtest.h"
 #include "schema_table.h"
 #include "statsfd.h"
@@ -256,7 +257,9 @@ START_TEST(blocks_are_copied_by_their_files)
         char block[1024], nothing[ELEMENT] = {0};
         uint64_t low = kvmtest_value(vcpu_fd, "exits", 0);
         uint64_t other_low = kvmtest_value(other_fd, "exits", 0);
+        int64_t begin_ns = clock_now_ns(), read_ns;
         ck_assert_int_eq(bpf_sweep_run_files(sweep, frame), 3);
+        int64_t end_ns = clock_now_ns();
         uint64_t high = kvmtest_value(vcpu_fd, "exits", 0);
         uint64_t other_high = kvmtest_value(other_fd, "exits", 0);
         uint64_t value = kvmstats_value(exits, memory + 2 * ELEMENT, 0);
@@ -268,18 +271,21 @@ START_TEST(blocks_are_copied_by_their_files)
         ck_assert_int_eq(pread(vm_fd, block, vm_bytes, (off_t)schemas[SCOPE_VM]->data_offset),
                          (ssize_t)vm_bytes);
         ck_assert_mem_eq(memory + ELEMENT, block, vm_bytes);
-        for (uint32_t i = 0; i < 5; i++)
-            ck_assert_int_eq(bpf_sweep_seen(sweep, i), i != 2 && i != 3);
+        for (uint32_t i = 0; i < 5; i++) {
+            ck_assert_int_eq(bpf_sweep_seen(sweep, i, &read_ns), i != 2 && i != 3);
+            ck_assert(i == 2 || i == 3 || (read_ns >= begin_ns && read_ns <= end_ns));
+        }
         ck_assert_mem_eq(memory + 3 * ELEMENT, nothing, ELEMENT);
         ck_assert_mem_eq(memory + 4 * ELEMENT, nothing, ELEMENT);
     }
     /* What is not wanted any more is not copied, each way. */
     bpf_sweep_set(sweep, 0, 0, 0, 0);
     ck_assert_int_eq(bpf_sweep_run_files(sweep, 0), 2);
-    ck_assert(!bpf_sweep_seen(sweep, 0));
+    int64_t read_ns;
+    ck_assert(!bpf_sweep_seen(sweep, 0, &read_ns));
     bpf_sweep_forget_files(sweep);
     ck_assert_int_eq(bpf_sweep_run_files(sweep, 0), 0);
-    ck_assert(!bpf_sweep_seen(sweep, 4));
+    ck_assert(!bpf_sweep_seen(sweep, 4, &read_ns));
     close(vm_fd);
     close(vcpu_fd);
     close(other_fd);

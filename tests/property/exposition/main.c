@@ -3,9 +3,9 @@
  * Without arguments: properties that need no parser. With some, the other half of
  * tests/property/test_exposition_parsers.py:
  *
- *     property-exposition views FORMAT N    N ticks of one random view: JSON, then
- *                                           "exposition LENGTH" and its bytes, again and again
- *     property-exposition x86               0.0.4 of VMs with the statistics of Linux on x86
+ *     property-exposition views FORMAT N    N ticks of one random view in openmetrics, text or
+ * protobuf: JSON, then "exposition LENGTH" and its bytes, again and again property-exposition x86
+ * 0.0.4 of VMs with the statistics of Linux on x86
  */
 #include <ctype.h>
 #include <string.h>
@@ -73,11 +73,12 @@ static int print_views(enum exposition_format format, int n)
     for (int i = 0; i < n; i++) {
         if (i > 0)
             model_tick(&model);
-        CLEANUP_FREE char *text =
-            stage_render(&model.stage, model.exposition, &model.roster, format);
+        size_t len;
+        CLEANUP_FREE char *bytes =
+            stage_render_bytes(&model.stage, model.exposition, &model.roster, format, &len);
         model_print(&model, stdout);
-        printf("exposition %zu\n", strlen(text));
-        fputs(text, stdout);
+        printf("exposition %zu\n", len);
+        (void)fwrite(bytes, 1, len, stdout);
     }
     model_deinit(&model);
     return 0;
@@ -105,12 +106,18 @@ static int print_x86(void)
     return 0;
 }
 
+static enum exposition_format format_named(const char *name)
+{
+    if (strcmp(name, "protobuf") == 0)
+        return EXPOSITION_PROTOBUF;
+    return strcmp(name, "text") == 0 ? EXPOSITION_TEXT : EXPOSITION_OPENMETRICS;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "x86") == 0)
         return print_x86();
     if (argc == 4 && strcmp(argv[1], "views") == 0)
-        return print_views(strcmp(argv[2], "text") == 0 ? EXPOSITION_TEXT : EXPOSITION_OPENMETRICS,
-                           atoi(argv[3]));
+        return print_views(format_named(argv[2]), atoi(argv[3]));
     return testing_run(shape_suite(), (Suite *)NULL);
 }

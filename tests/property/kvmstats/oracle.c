@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef __int128 wide; /* no value of a file, and no sum or product of two, is near its end */
+typedef int64_t wide; /* no sum or product of values within the limits is near its end */
 
 struct interval {
     wide start, end;
@@ -76,9 +76,9 @@ bool oracle_accepts(const uint8_t *bytes, size_t len)
         return false;
     wide name_size = u32_at(bytes + 4), n = u32_at(bytes + 8), id = u32_at(bytes + 12);
     wide descs = u32_at(bytes + 16), data = u32_at(bytes + 20), data_bytes = 0;
-    wide descs_bytes = n * (16 + name_size);
     if (name_size == 0 || name_size > LIMIT_NAME || n > LIMIT_DESCS)
         return false;
+    wide descs_bytes = n * (16 + name_size);
     if (id + name_size > (wide)len || (n && descs + descs_bytes > (wide)len))
         return false;
     const uint8_t *id_text = bytes + (size_t)id;

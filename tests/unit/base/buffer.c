@@ -101,10 +101,12 @@ START_TEST(errors_stick)
     CLEANUP_BUFFER struct buffer c = BUFFER_INIT;
     ck_assert_int_eq(buffer_grow(&c, SIZE_MAX / 2 + 2), -ENOMEM);
     ck_assert_ptr_null(c.data);
-    /* A size that counts, but that no address space has. */
+    /* A size that counts, but that no address space has, unless it is one of 32 bits. */
     CLEANUP_BUFFER struct buffer d = BUFFER_INIT;
-    ck_assert_int_eq(buffer_grow(&d, (size_t)1 << 60), -ENOMEM);
-    ck_assert_int_eq(d.error, -ENOMEM);
+    if (SIZE_MAX > UINT32_MAX) {
+        ck_assert_int_eq(buffer_grow(&d, SIZE_MAX / 16 + 1), -ENOMEM);
+        ck_assert_int_eq(d.error, -ENOMEM);
+    }
 }
 END_TEST
 

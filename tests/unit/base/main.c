@@ -3,5 +3,6 @@
 
 int main(void)
 {
-    return testing_run(suite_buffer(), suite_cleanup(), suite_log(), suite_mailbox(), NULL);
+    return testing_run(suite_buffer(), suite_cleanup(), suite_clock(), suite_log(), suite_mailbox(),
+                       suite_proc(), NULL);
 }

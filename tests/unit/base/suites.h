@@ -5,5 +5,7 @@
 
 Suite *suite_buffer(void);
 Suite *suite_cleanup(void);
+Suite *suite_clock(void);
 Suite *suite_log(void);
 Suite *suite_mailbox(void);
+Suite *suite_proc(void);

@@ -3,5 +3,5 @@
 
 int main(void)
 {
-    return testing_run(suite_proc(), suite_kvm_file(), suite_list(), NULL);
+    return testing_run(suite_proc(), suite_kvm_file(), suite_list(), suite_fdinfo(), NULL);
 }

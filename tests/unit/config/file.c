@@ -11,7 +11,7 @@ START_TEST(default_file_is_the_defaults)
 {
     struct config *defaults = NULL, *config = NULL;
     struct config_error error = {{0}};
-    int r = config_load(DEFAULT_FILE, &config, &error);
+    int r = config_load(DEFAULT_FILE, false, &config, &error);
     ck_assert_msg(r == 0, "%s", error.message);
     ck_assert_int_eq(config_defaults(&defaults), 0);
     ck_assert(config_equal(config, defaults));
@@ -99,7 +99,7 @@ static void assert_load(const char *path, int want, const char *message)
 {
     struct config *config = NULL;
     struct config_error error = {{0}};
-    int r = config_load(path, &config, &error);
+    int r = config_load(path, false, &config, &error);
     ck_assert_msg(r == want, "%s: %d %s", path, r, error.message);
     if (message)
         ck_assert_str_eq(error.message, message);
@@ -149,7 +149,7 @@ START_TEST(loading_from_a_pipe)
     snprintf(path, sizeof path, "/dev/fd/%d", fds[0]);
     struct config *config = NULL;
     struct config_error error = {{0}};
-    ck_assert_int_eq(config_load(path, &config, &error), -EINVAL);
+    ck_assert_int_eq(config_load(path, false, &config, &error), -EINVAL);
     ck_assert_ptr_nonnull(strstr(error.message, ":1:22: sampling.interval: \"1\" has no unit"));
     close(fds[0]);
 }

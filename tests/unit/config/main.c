@@ -38,5 +38,5 @@ char *default_file(void)
 int main(void)
 {
     return testing_run(suite_values(), suite_accepted(), suite_refused(), suite_life(),
-                       suite_file(), suite_memory(), NULL);
+                       suite_file(), suite_memory(), suite_web(), NULL);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "suites.h"
+#include "web.h"
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
@@ -94,11 +95,35 @@ START_TEST(loading)
     for (int r = -ENOMEM; r < 0; n++) {
         struct config_error error = {{0}};
         countdown = n;
-        r = config_load(DEFAULT_FILE, &config, &error);
+        r = config_load(DEFAULT_FILE, false, &config, &error);
         countdown = -1;
         ck_assert_msg(r == 0 || (r == -ENOMEM && !config), "%ld: %d %s", n, r, error.message);
     }
     config_unref(config);
+}
+END_TEST
+
+START_TEST(parsing_a_web_configuration)
+{
+    static const char text[] =
+        "tls_server_config: {cert_file: /a, key_file: /b, client_auth_type: RequestClientCert, "
+        "client_allowed_sans: [a, b]}\n"
+        "http_server_config: {headers: {X-Frame-Options: deny}}\n"
+        "basic_auth_users:\n"
+        "  a: $2y$10$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyz01234\n"
+        "  b: $2y$10$abcdefghijklmnopqrstuuabcdefghijklmnopqrstuvwxyz01234\n";
+    struct web_config *config = NULL;
+    long n = 0;
+    for (int r = -ENOMEM; r < 0; n++) {
+        struct config_error error = {{0}};
+        countdown = n;
+        r = web_config_parse("/w.yaml", text, strlen(text), &config, &error);
+        countdown = -1;
+        ck_assert_msg(r == 0 || (r == -ENOMEM && !config), "%ld: %d %s", n, r, error.message);
+    }
+    ck_assert_int_gt(n, 30); /* else the calls did not come here */
+    ck_assert_uint_eq(config->n_users, 2);
+    web_config_free(config);
 }
 END_TEST
 
@@ -114,7 +139,7 @@ START_TEST(setting_listen)
         countdown = -1;
         ck_assert(r == 0 || (r == -ENOMEM && config_equal(config, defaults)));
     }
-    ck_assert_int_eq(n, 4);
+    ck_assert_int_ge(n, 4); /* more where a static C library's own calls are caught, too */
     config_unref(config);
     config_unref(defaults);
 }
@@ -127,6 +152,7 @@ Suite *suite_memory(void)
     tcase_add_test(tc, making_defaults);
     tcase_add_test(tc, parsing);
     tcase_add_test(tc, loading);
+    tcase_add_test(tc, parsing_a_web_configuration);
     tcase_add_test(tc, setting_listen);
     suite_add_tcase(suite, tc);
     return suite;

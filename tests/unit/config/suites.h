@@ -12,6 +12,7 @@ Suite *suite_values(void);
 Suite *suite_life(void);
 Suite *suite_file(void);
 Suite *suite_memory(void);
+Suite *suite_web(void);
 
 /* Parses a text that must be right. The configuration is the caller's. */
 struct config *config_of(const char *text);

@@ -65,6 +65,13 @@ static const char *const wrong[] = {
     "demo --rate 1000001",
     "demo --fds 1e3",
     "demo --rounds 4294967296",
+    "demo --burst-every 7",
+    "demo --burst-every s",
+    "demo --burst-every 7m",
+    "demo --burst-every 3601s",
+    "demo --burst-every 18446744073709552s",
+    "demo --burst-ms 100ms",
+    "demo --burst-exits 0",
     "demo --load nap",
     "demo --load ",
     "demo --stats-fds all",
@@ -113,6 +120,9 @@ START_TEST(test_handed_on_unchanged)
             .fds = testing_random_below(1000001),
             .rate = testing_random_below(1000001),
             .rounds = testing_random_below(UINT64_C(1) << 32),
+            .burst_ms = 1 + testing_random_below(60000),
+            .burst_every_ms = 1 + testing_random_below(3600000),
+            .burst_exits = 1 + testing_random_below(100000000),
         };
         struct options_argv line;
         struct options parsed;
@@ -129,6 +139,9 @@ START_TEST(test_handed_on_unchanged)
         ck_assert_uint_eq(parsed.fds, given.fds);
         ck_assert_uint_eq(parsed.rate, given.rate);
         ck_assert_uint_eq(parsed.rounds, given.rounds);
+        ck_assert_uint_eq(parsed.burst_ms, given.burst_ms);
+        ck_assert_uint_eq(parsed.burst_every_ms, given.burst_every_ms);
+        ck_assert_uint_eq(parsed.burst_exits, given.burst_exits);
     }
 }
 END_TEST
@@ -138,7 +151,8 @@ START_TEST(test_pacer_keeps_its_grid)
 {
     struct options options = {.rate = 1000};
     struct pacer pacer;
-    load_find("io")->pacer_init(&pacer, &options);
+    options.load = load_find("io");
+    pacer_init(&pacer, &options, 0);
     ck_assert_int_eq(pacer.period_ns, NSEC_PER_MSEC);
     pacer.deadline_ns = clock_now_ns() + NSEC_PER_MSEC;
     int64_t planned_ns = pacer.deadline_ns + NSEC_PER_MSEC;
@@ -152,8 +166,61 @@ START_TEST(test_pacer_keeps_its_grid)
     ck_assert_int_ge(pacer.deadline_ns, before_ns);
 
     options.rate = 0;
-    load_find("mmio")->pacer_init(&pacer, &options);
+    options.load = load_find("mmio");
+    pacer_init(&pacer, &options, 0);
     ck_assert_int_eq(pacer.period_ns, 0);
+}
+END_TEST
+
+START_TEST(test_durations_have_units)
+{
+    struct options options;
+    ck_assert_int_eq(parse("demo --burst-every 7s", &options), OPTIONS_RUN);
+    ck_assert_uint_eq(options.burst_every_ms, 7000);
+    ck_assert_int_eq(parse("demo --burst-every 700ms", &options), OPTIONS_RUN);
+    ck_assert_uint_eq(options.burst_every_ms, 700);
+}
+END_TEST
+
+/* A burst has the exits it should, and what it was is told when it is over. */
+START_TEST(test_burst_is_what_it_says)
+{
+    struct options options = {
+        .name = "a \"b\"",
+        .load = load_find("burst"),
+        .burst_ms = 20,
+        .burst_every_ms = 50,
+        .burst_exits = 100,
+    };
+    struct pacer pacer;
+    char said[512] = "";
+    unsigned vcpu;
+    unsigned long long exits;
+    long long start_ns, took_ns;
+    FILE *file = tmpfile();
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_ge(dup2(fileno(file), STDOUT_FILENO), 0); /* each test is a process of its own */
+    pacer_init(&pacer, &options, 3);
+    pacer_wait(&pacer); /* up to the first burst */
+    int64_t before_ns = clock_now_ns();
+    for (int i = 0; i < 100; i++) {
+        ck_assert_uint_eq(pacer.made, (uint64_t)i);
+        pacer_wait(&pacer);
+    }
+    ck_assert_uint_eq(pacer.made, 0); /* and now the next one begins */
+    (void)fflush(stdout);
+    rewind(file);
+    ck_assert_ptr_nonnull(fgets(said, sizeof said, file));
+    ck_assert_int_eq(sscanf(said,
+                            "burst {\"vm\": \"a \\\"b\\\"\", \"vcpu\": %u, \"exits\": %llu, "
+                            "\"start_monotonic_ns\": %lld, \"start_seconds\": %*[0-9.], "
+                            "\"duration_ns\": %lld}",
+                            &vcpu, &exits, &start_ns, &took_ns),
+                     4);
+    ck_assert_uint_eq(vcpu, 3);
+    ck_assert_uint_eq(exits, 100);
+    ck_assert_int_le(start_ns, before_ns);
+    ck_assert_int_ge(took_ns, 99 * options.burst_ms * NSEC_PER_MSEC / 100 - 200000);
 }
 END_TEST
 
@@ -173,6 +240,8 @@ int main(void)
     tcase_add_test(tcase, test_name_has_a_bound);
     tcase_add_test(tcase, test_handed_on_unchanged);
     tcase_add_test(tcase, test_pacer_keeps_its_grid);
+    tcase_add_test(tcase, test_durations_have_units);
+    tcase_add_test(tcase, test_burst_is_what_it_says);
     tcase_add_test(tcase, test_guest_memory_is_small);
     suite_add_tcase(suite, tcase);
     return testing_run(suite, NULL);

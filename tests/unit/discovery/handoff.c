@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The handoff socket and those who mean ill. Real KVM files are given in tests/integration/handoff.
  */
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -456,6 +458,15 @@ START_TEST(peer_that_never_reads)
 }
 END_TEST
 
+static void set_config(struct config *config)
+{
+    struct handoff_prepared prepared = HANDOFF_PREPARED_INIT;
+    const char *unknown;
+    ck_assert_int_eq(handoff_users_resolve(&config->handoff.allow_users, &prepared.users, &unknown),
+                     0);
+    handoff_set_config(rig.handoff, config, &prepared);
+}
+
 /* --- who may --- */
 
 START_TEST(peer_not_allowed)
@@ -466,7 +477,7 @@ START_TEST(peer_not_allowed)
     struct config *config = rig_config(&rig, NOBODY_ELSE);
     int before = rig_hello(&rig);
     /* Those who may no more are sent away, and what they gave goes. */
-    handoff_set_config(rig.handoff, config);
+    set_config(config);
     ck_assert_uint_eq(rig.peers_gone, 1);
     ck_assert_uint_eq(rig.revoked, 1);
     int fd = rig_connect(&rig);
@@ -484,12 +495,56 @@ START_TEST(peer_not_allowed)
 }
 END_TEST
 
+/* A user database of which a part is elsewhere, and does not answer. */
+int getpwnam_r(const char *name, struct passwd *entry, char *bytes, size_t size,
+               struct passwd **ret_found)
+{
+    __typeof__(&getpwnam_r) real = (__typeof__(&getpwnam_r))dlsym(RTLD_NEXT, "getpwnam_r");
+    return strcmp(name, "from-afar") == 0 ? EIO : real(name, entry, bytes, size, ret_found);
+}
+
+START_TEST(user_database_that_does_not_answer)
+{
+    char *names[] = {"root", "from-afar", "nobody"};
+    const struct string_list list = {ARRAY_LEN(names), names};
+    struct handoff_prepared prepared = HANDOFF_PREPARED_INIT;
+    struct handoff_users users;
+    struct config_error error = {""};
+    const char *unknown = NULL;
+    ck_assert_int_eq(handoff_users_resolve(&list, &users, &unknown), -EIO);
+    ck_assert_str_eq(unknown, "from-afar");
+    ck_assert_uint_eq(users.n, 2);
+    handoff_users_free(&users);
+    /* A reload is refused, so those who may go on. */
+    struct config *config =
+        rig_config(&rig, "discovery: {sources: [handoff]}\n"
+                         "handoff: {socket: \"@SOCKET@\", allow_users: [0, from-afar]}\n");
+    ck_assert_int_eq(handoff_prepare(rig.handoff, rig.config, config, &prepared, &error), -EIO);
+    ck_assert_str_eq(error.message,
+                     "handoff.allow_users: from-afar cannot be looked up: Input/output error");
+    config_unref(config);
+    (void)close(rig_hello(&rig));
+}
+END_TEST
+
+/* At the start the others do not wait for it. */
+START_TEST(start_without_a_user_database)
+{
+    rig_stop(&rig);
+    rig_start(&rig, "discovery: {sources: [handoff]}\n"
+                    "handoff: {socket: \"@SOCKET@\", allow_users: [from-afar, 0, 65534]}\n");
+    (void)close(rig_hello(&rig));
+    ck_assert(handoff_allows(rig.handoff, 65534));
+}
+END_TEST
+
 START_TEST(users_by_name_and_number)
 {
     char *names[] = {"root", "65533", "no-such-user-here", "0", "nobody"};
     const struct string_list list = {ARRAY_LEN(names), names};
     struct handoff_users users;
-    ck_assert_int_eq(handoff_users_resolve(&list, &users), 0);
+    const char *unknown;
+    ck_assert_int_eq(handoff_users_resolve(&list, &users, &unknown), 0);
     ck_assert_uint_eq(users.n, 3);
     ck_assert_ptr_nonnull(handoff_users_find(&users, 0));
     ck_assert_ptr_nonnull(handoff_users_find(&users, 65533));
@@ -520,7 +575,7 @@ START_TEST(socket_by_configuration)
     (void)umask(077); /* which has no say */
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct config *config = rig_config(&rig, cases[i].yaml);
-        handoff_set_config(rig.handoff, config);
+        set_config(config);
         config_unref(config);
         ck_assert_int_eq(stat(rig.path, &st) == 0, cases[i].there);
         if (cases[i].there)
@@ -557,6 +612,54 @@ START_TEST(socket_in_the_way)
 }
 END_TEST
 
+/* What a reload prepares, and calls off, does not touch what is there. */
+START_TEST(socket_is_prepared_aside)
+{
+    struct handoff_prepared prepared;
+    struct config_error error = {""};
+    struct stat st;
+    char path[96], yaml[256];
+    ino_t before = stat(rig.path, &st) == 0 ? st.st_ino : 0;
+    (void)snprintf(path, sizeof path, "%s/other", rig.folder);
+    (void)snprintf(yaml, sizeof yaml, "discovery: {sources: [handoff]}\nhandoff: {socket: %s}\n",
+                   path);
+    struct config *config = rig_config(&rig, yaml), *former = rig.handoff->config;
+
+    ck_assert_int_eq(handoff_prepare(rig.handoff, former, config, &prepared, &error), 0);
+    ck_assert_int_ge(prepared.socket.fd, 0);
+    ck_assert_int_eq(access(path, F_OK), 0);
+    handoff_prepared_free(&prepared);
+    ck_assert_int_ne(access(path, F_OK), 0);
+    ck_assert(stat(rig.path, &st) == 0 && st.st_ino == before);
+
+    /* Back to what is still open: that is no other process's. */
+    ck_assert_int_eq(handoff_prepare(rig.handoff, config, former, &prepared, &error), 0);
+    ck_assert_int_lt(prepared.socket.fd, 0);
+    handoff_prepared_free(&prepared);
+    ck_assert_int_eq(handoff_prepare(rig.handoff, former, former, &prepared, &error), 0);
+    ck_assert_int_lt(prepared.socket.fd, 0);
+    handoff_prepared_free(&prepared);
+
+    ck_assert_int_eq(handoff_prepare(rig.handoff, former, config, &prepared, &error), 0);
+    int fd = prepared.socket.fd;
+    handoff_set_config(rig.handoff, config, &prepared);
+    ck_assert_int_eq(rig.handoff->socket.fd, fd);
+    ck_assert_int_lt(prepared.socket.fd, 0);
+    ck_assert_int_ne(access(rig.path, F_OK), 0);
+    config_unref(config);
+
+    int file = open(rig.path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    config = rig_config(&rig, EVERYBODY);
+    ck_assert_int_eq(handoff_prepare(rig.handoff, rig.handoff->config, config, &prepared, &error),
+                     -EEXIST);
+    ck_assert_ptr_nonnull(strstr(error.message, "handoff.socket: "));
+    ck_assert_int_eq(rig.handoff->socket.fd, fd);
+    config_unref(config);
+    (void)close(file);
+    (void)unlink(rig.path);
+}
+END_TEST
+
 /* Another daemon's socket is in the way, then is not. */
 START_TEST(socket_is_tried_again)
 {
@@ -567,7 +670,7 @@ START_TEST(socket_is_tried_again)
     (void)snprintf(yaml, sizeof yaml, "discovery: {sources: [handoff]}\nhandoff: {socket: %s}\n",
                    path);
     config = rig_config(&rig, yaml);
-    handoff_set_config(rig.handoff, config);
+    set_config(config);
     config_unref(config);
     ck_assert_int_lt(rig.handoff->socket.fd, 0);
     ck_assert_int_ne(handoff_due_ns(rig.handoff), INT64_MAX);
@@ -658,10 +761,13 @@ Suite *suite_handoff(void)
     tcase_add_test(tcase, silent_crowd);
     tcase_add_test(tcase, peer_that_never_reads);
     tcase_add_test(tcase, peer_not_allowed);
+    tcase_add_test(tcase, user_database_that_does_not_answer);
+    tcase_add_test(tcase, start_without_a_user_database);
     tcase_add_test(tcase, users_by_name_and_number);
     tcase_add_test(tcase, socket_by_configuration);
     tcase_add_test(tcase, socket_in_the_way);
     tcase_add_test(tcase, socket_is_tried_again);
+    tcase_add_test(tcase, socket_is_prepared_aside);
     tcase_add_test(tcase, pause_ends);
     tcase_add_test(tcase, peer_is_who_the_kernel_says);
     tcase_add_test(tcase, closer_closes_all);

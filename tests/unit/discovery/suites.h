@@ -3,6 +3,7 @@
 
 #include "testing.h"
 
+Suite *suite_fdstore(void);
 Suite *suite_handoff(void);
 Suite *suite_handoff_message(void);
 Suite *suite_identity(void);

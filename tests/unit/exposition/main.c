@@ -24,6 +24,7 @@ int count_of(const char *text, const char *part)
 int main(void)
 {
     return testing_run(negotiate_suite(), number_suite(), writer_suite(), families_suite(),
-                       help_suite(), render_suite(), sums_suite(), selfmetrics_suite(),
-                       concurrent_suite(), (Suite *)NULL);
+                       help_suite(), protobuf_suite(), render_suite(), sums_suite(),
+                       selfmetrics_suite(), concurrent_suite(), threads_suite(), bursts_suite(),
+                       (Suite *)NULL);
 }

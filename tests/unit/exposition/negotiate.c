@@ -4,6 +4,9 @@
 #include "exposition.h"
 #include "suites.h"
 
+#define PROTOBUF \
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+
 static const struct {
     const char *accept;
     enum exposition_format format;
@@ -26,7 +29,7 @@ static const struct {
     {"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,"
      "application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;"
      "q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-     EXPOSITION_OPENMETRICS},
+     EXPOSITION_PROTOBUF},
     /* 2.49.0 */
     {"application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;"
      "q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=2",
@@ -36,6 +39,18 @@ static const struct {
      "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;"
      "escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
      EXPOSITION_OPENMETRICS},
+    /* 3.x with native histograms */
+    {PROTOBUF ";q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+              "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;"
+              "escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+     EXPOSITION_PROTOBUF},
+    /* 3.x, told to scrape protobuf only; and to take it last */
+    {PROTOBUF ";q=0.6,*/*;q=0.5", EXPOSITION_PROTOBUF},
+    {"application/openmetrics-text;version=1.0.0;escaping=underscores;q=0.6,text/plain;"
+     "version=0.0.4;q=0.5," PROTOBUF ";q=0.4,*/*;q=0.3",
+     EXPOSITION_OPENMETRICS},
+    /* Prometheus 1.x, Telegraf */
+    {PROTOBUF ";q=0.7,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", EXPOSITION_PROTOBUF},
     /* 3.x, told to scrape text only */
     {"text/plain;version=0.0.4;q=0.6,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,*/*;q=0.2",
      EXPOSITION_TEXT},
@@ -88,7 +103,26 @@ static const struct {
     {"application/openmetrics-text;a=\"\\\",\";q=0.5,text/plain;q=0.4", EXPOSITION_OPENMETRICS},
     {"application/openmetrics-text;q=\"0.3\",text/plain;q=0.4", EXPOSITION_TEXT},
     {"application/openmetrics-text;;q=0.5;,text/plain;q=0.4", EXPOSITION_OPENMETRICS},
+
+    /* Protobuf: only by its name, only this message, only delimited. */
+    {PROTOBUF, EXPOSITION_PROTOBUF},
+    {"Application/Vnd.Google.Protobuf; Proto=\"io.prometheus.client.MetricFamily\" ; "
+     "Encoding=Delimited",
+     EXPOSITION_PROTOBUF},
+    {"application/vnd.google.protobuf", EXPOSITION_TEXT},
     {"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily", EXPOSITION_TEXT},
+    {"application/vnd.google.protobuf;encoding=delimited", EXPOSITION_TEXT},
+    {"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+     EXPOSITION_TEXT},
+    {"application/vnd.google.protobuf;proto=some.other.Message;encoding=delimited,text/plain;q=0.1",
+     EXPOSITION_TEXT},
+    {"application/*", EXPOSITION_OPENMETRICS},
+    {"application/*,text/plain;q=0", EXPOSITION_OPENMETRICS},
+    {PROTOBUF ";q=0,*/*", EXPOSITION_TEXT},
+    {PROTOBUF ";q=0.1,*/*", EXPOSITION_PROTOBUF},
+    {PROTOBUF ";q=0.1,text/plain;q=0.2", EXPOSITION_TEXT},
+    {PROTOBUF ";q=0.2,text/plain;q=0.2,application/openmetrics-text;q=0.2", EXPOSITION_PROTOBUF},
+    {PROTOBUF ";q=0.2,text/plain;q=0.3,application/openmetrics-text;q=0.4", EXPOSITION_OPENMETRICS},
 
     /* What cannot be parsed is skipped, the rest counts. */
     {"application/openmetrics-text;q=abc,text/plain;q=0.1", EXPOSITION_TEXT},
@@ -158,6 +192,7 @@ START_TEST(any_bytes)
             header[i] = alphabet[testing_random_below(sizeof alphabet - 1)];
         header[len] = '\0';
         enum exposition_format format = exposition_negotiate(header);
+        /* The alphabet has not the letters of protobuf's name. */
         ck_assert(format == EXPOSITION_TEXT || format == EXPOSITION_OPENMETRICS);
         (void)exposition_accepts_gzip(header);
     }
@@ -170,6 +205,9 @@ START_TEST(content_types)
                      "text/plain; version=0.0.4; charset=utf-8");
     ck_assert_str_eq(exposition_content_type(EXPOSITION_OPENMETRICS),
                      "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ck_assert_str_eq(exposition_content_type(EXPOSITION_PROTOBUF),
+                     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
+                     "encoding=delimited");
 }
 END_TEST
 

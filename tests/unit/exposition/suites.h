@@ -4,13 +4,16 @@
 #include "testing.h"
 
 Suite *concurrent_suite(void);
+Suite *bursts_suite(void);
 Suite *families_suite(void);
 Suite *help_suite(void);
 Suite *negotiate_suite(void);
 Suite *number_suite(void);
+Suite *protobuf_suite(void);
 Suite *render_suite(void);
 Suite *selfmetrics_suite(void);
 Suite *sums_suite(void);
+Suite *threads_suite(void);
 Suite *writer_suite(void);
 
 /* Whether `text` has `line` as a whole line. */

@@ -14,17 +14,21 @@
 #include "http.h"
 #include "testing.h"
 
-/* Renders `bytes` bytes of numbered lines, then fails with `error` if that is not 0. */
+/* Takes `delay`, renders `bytes` bytes of numbered lines, then fails with `error` if that is not 0.
+ */
 struct exposition {
+    struct timespec delay;
     size_t bytes;
     int error;
     const char *word; /* every line begins with it */
 };
 
+Suite *suite_auth(void);
 Suite *suite_gzip(void);
 Suite *suite_http(void);
 Suite *suite_limits(void);
 Suite *suite_listen(void);
+Suite *suite_policy(void);
 Suite *suite_routes(void);
 
 /* Defaults with one address, "127.0.0.1:0" if NULL. Aborts the test on failure. */

@@ -3,6 +3,6 @@
 
 int main(void)
 {
-    return testing_run(suite_limits(), suite_gzip(), suite_listen(), suite_routes(), suite_http(),
-                       NULL);
+    return testing_run(suite_limits(), suite_auth(), suite_gzip(), suite_listen(), suite_policy(),
+                       suite_routes(), suite_http(), NULL);
 }

@@ -29,7 +29,7 @@ static int open_at(const char *host, uint16_t port, bool is_v6, bool is_unix,
 {
     struct listen_address address = {.port = port, .is_v6 = is_v6, .is_unix = is_unix};
     (void)snprintf(address.host, sizeof address.host, "%s", host);
-    return listen_open(&address, "ADDRESS", ret_socket, ret_error);
+    return listen_open(&address, "ADDRESS", false, ret_socket, ret_error);
 }
 
 static void assert_error(const struct config_error *error, const char *part)

@@ -139,11 +139,31 @@ START_TEST(healthy_whatever_happens)
 }
 END_TEST
 
-START_TEST(no_history_yet)
+static const char *history_argument(void *ctx, const char *name)
 {
-    struct answer answer = ask("/api/v1/history");
-    ck_assert_uint_eq(answer.status, 404);
-    ck_assert_ptr_nonnull(strstr(answer.text, "history"));
+    return strcmp(name, ctx) == 0 ? "a\"b\\c\n" : NULL;
+}
+
+/* What is wrong with the question is said as JSON; where nothing is recorded, that. */
+START_TEST(history_refuses_as_json)
+{
+    static char names[][8] = {"vm", "format", ""};
+    static const unsigned statuses[] = {404, 400, 400};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct answer answer = {0};
+        const struct request request = {.method = "GET",
+                                        .path = "/api/v1/history",
+                                        .argument = history_argument,
+                                        .ctx = names[i]};
+        history_answer(&site, &request, &answer);
+        ck_assert_uint_eq(answer.status, statuses[i]);
+        ck_assert_str_eq(answer.content_type, "application/json");
+        char *text = take_text(&answer);
+        json_object *object = json_tokener_parse(text);
+        ck_assert(json_object_object_get_ex(object, "error", NULL));
+        json_object_put(object);
+        free(text);
+    }
 }
 END_TEST
 
@@ -331,7 +351,7 @@ Suite *suite_routes(void)
     tcase_add_test(tests, ready_once_there_is_something);
     tcase_add_test(tests, ready_when_there_is_nothing);
     tcase_add_test(tests, healthy_whatever_happens);
-    tcase_add_test(tests, no_history_yet);
+    tcase_add_test(tests, history_refuses_as_json);
     tcase_add_test(tests, vms_before_the_first_look);
     tcase_add_test(tests, vms_with_all_that_is_known);
     tcase_add_test(tests, page_escapes);

@@ -28,6 +28,7 @@ static const struct kvmstats_desc stats[] = {
      .exponent = -9,
      .size = 4,
      .offset = 16},
+    {.name = "pages", .flags = 0x01, .type = 1, .size = 1, .offset = 48},
 };
 
 static struct config *parse(const char *yaml)
@@ -113,7 +114,22 @@ void fake_target_set(int memfd, uint64_t exits)
     ck_assert_int_eq(pwrite(memfd, &exits, sizeof exits, DATA_OFFSET), sizeof exits);
 }
 
+void fake_target_set_pages(int memfd, uint64_t pages)
+{
+    ck_assert_int_eq(pwrite(memfd, &pages, sizeof pages, DATA_OFFSET + 48), sizeof pages);
+}
+
+void fake_target_break(int memfd)
+{
+    ck_assert_int_eq(ftruncate(memfd, DATA_OFFSET + 8), 0); /* header stays, data is cut */
+}
+
 int fake_target(struct rig *rig, struct fake_vm *vm, int32_t vcpu)
+{
+    return fake_target_from(rig, vm, vcpu, TARGET_SOURCE_STATSFD);
+}
+
+int fake_target_from(struct rig *rig, struct fake_vm *vm, int32_t vcpu, enum target_source source)
 {
     const struct kvmstats_model model = {
         .name_size = 48,
@@ -123,8 +139,8 @@ int fake_target(struct rig *rig, struct fake_vm *vm, int32_t vcpu)
         .id = "kvm-1",
         .descs = stats,
         .num_desc = ARRAY_LEN(stats),
-        .data = (const uint64_t[6]){0},
-        .data_bytes = 48,
+        .data = (const uint64_t[7]){0},
+        .data_bytes = 56,
     };
     char file[1024];
     const struct schema *schema;
@@ -138,30 +154,49 @@ int fake_target(struct rig *rig, struct fake_vm *vm, int32_t vcpu)
                      0, &error) < 0)
         ck_abort_msg("%s", error.message);
     int poke = dup(memfd);
-    ck_assert_int_eq(
-        planner_target_add(rig->planner, vm->planned, vcpu, schema, TARGET_SOURCE_STATSFD, memfd),
-        0);
+    ck_assert_int_eq(planner_target_add(rig->planner, vm->planned, vcpu, schema, source, memfd), 0);
     return poke;
+}
+
+/* Of a view: the VM, and the number of the target among its own; NULL when they are not there. */
+static const struct view_vm *find_target(const struct view *view, uint64_t vm_id, int32_t vcpu,
+                                         uint32_t *ret_target)
+{
+    for (size_t i = 0; i < view->n_vms; i++) {
+        const struct view_vm *vm = &view->vms[i];
+        for (uint32_t j = 0; vm->vm->vm->id == vm_id && j < vm->vm->n_targets; j++) {
+            *ret_target = j;
+            if (vm->targets[j].vcpu == vcpu)
+                return vm;
+        }
+    }
+    return NULL;
 }
 
 uint64_t seen_exits(struct rig *rig, uint64_t vm_id, int32_t vcpu, uint8_t *ret_status)
 {
     struct view view;
     uint64_t value = UINT64_MAX;
+    uint32_t i;
     ck_assert_int_eq(view_take(rig->store, &view), 0);
-    for (size_t i = 0; i < view.n_vms; i++) {
-        const struct view_vm *vm = &view.vms[i];
-        for (uint32_t j = 0; vm->vm->vm->id == vm_id && j < vm->vm->n_targets; j++) {
-            if (vm->targets[j].vcpu != vcpu)
-                continue;
-            if (ret_status)
-                *ret_status = vm->status[j];
-            if (vm->status[j] != TARGET_ABSENT)
-                value = kvmstats_value(&stats[0], frame_block(vm->frame, &vm->targets[j]), 0);
-        }
-    }
+    const struct view_vm *vm = find_target(&view, vm_id, vcpu, &i);
+    if (vm && ret_status)
+        *ret_status = vm->status[i];
+    if (vm && vm->status[i] != TARGET_ABSENT)
+        value = kvmstats_value(&stats[0], frame_block(vm->frame, &vm->targets[i]), 0);
     view_drop(&view);
     return value;
+}
+
+int64_t seen_read_ns(struct rig *rig, uint64_t vm_id, int32_t vcpu)
+{
+    struct view view;
+    uint32_t i;
+    ck_assert_int_eq(view_take(rig->store, &view), 0);
+    const struct view_vm *vm = find_target(&view, vm_id, vcpu, &i);
+    int64_t read_ns = vm ? vm->frame->read_ns[vm->vm->first_target + i] : 0;
+    view_drop(&view);
+    return read_ns;
 }
 
 unsigned seen_times(struct rig *rig, uint64_t vm_id)

@@ -40,13 +40,21 @@ void fake_vm_kill(struct fake_vm *vm);
 
 /*
  * Adds a target over a new memfd and returns a duplicate of it for poking. Its statistics:
- * "exits" (cumulative), "blocking" (instant), "wait_hist" (log, 4 buckets).
+ * "exits" (cumulative), "blocking" (instant boolean), "wait_hist" (log, 4 buckets), "pages"
+ * (instant).
  */
 int fake_target(struct rig *rig, struct fake_vm *vm, int32_t vcpu);
+int fake_target_from(struct rig *rig, struct fake_vm *vm, int32_t vcpu, enum target_source source);
 void fake_target_set(int memfd, uint64_t exits);
+/* Also makes a broken one whole again; its exits are as they were. */
+void fake_target_set_pages(int memfd, uint64_t pages);
+/* Reads fail from now on. */
+void fake_target_break(int memfd);
 
 /* Of the newest view: the value of "exits"; UINT64_MAX when VM or target are not there. */
 uint64_t seen_exits(struct rig *rig, uint64_t vm_id, int32_t vcpu, uint8_t *ret_status);
+/* Of the newest view: when the target was read; 0 when VM or target are not there. */
+int64_t seen_read_ns(struct rig *rig, uint64_t vm_id, int32_t vcpu);
 /* How often the VM stands in the newest view. */
 unsigned seen_times(struct rig *rig, uint64_t vm_id);
 /* Waits (10 s at most) until `exits` of the target is `value`. */

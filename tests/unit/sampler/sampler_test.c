@@ -6,7 +6,9 @@
 
 #include "clock.h"
 #include "group.h"
+#include "recorder.h"
 #include "rig.h"
+#include "suites.h"
 
 static const char fast[] = "sampling: {interval: 2ms}\n";
 
@@ -43,6 +45,30 @@ START_TEST(first_sample_is_timed)
     for (size_t i = 0; i < SELFHIST_BUCKETS_MAX; i++)
         n += rig.store->self.discovery.buckets[i];
     ck_assert_uint_eq(n, 1);
+    rig_stop(&rig);
+    fake_vm_kill(&vm);
+}
+END_TEST
+
+START_TEST(what_a_recorder_counts_goes_with_it)
+{
+    struct rig rig;
+    struct recorder *recorder;
+    rig_prepare(&rig, "sampling: {interval: 1h}\n");
+    struct selfstats *self = &rig.store->self;
+    struct fake_vm vm = fake_vm_start(&rig, "web");
+    close(fake_target(&rig, &vm, -1));
+    ck_assert_int_eq(recorder_new(1 << 20, self, &recorder), 0);
+    sampler_set_recorder(rig.sampler, recorder);
+    ck_assert_int_eq(planner_commit(rig.planner), 0);
+    rig_step(&rig);
+    ck_assert_uint_gt(atomic_load(&self->recorder_bytes), 0);
+    ck_assert_int_gt(atomic_load(&self->recorder_since_ns), 0);
+    sampler_set_recorder(rig.sampler, NULL);
+    rig_step(&rig);
+    ck_assert_uint_eq(atomic_load(&self->recorder_bytes), 0);
+    ck_assert_int_eq(atomic_load(&self->recorder_since_ns), 0);
+    recorder_unref(recorder);
     rig_stop(&rig);
     fake_vm_kill(&vm);
 }
@@ -186,7 +212,7 @@ START_TEST(failed_read_holds_the_last_values)
     ck_assert_int_eq(event->error, 0);
     free(event);
 
-    ck_assert_int_eq(ftruncate(fd0, 560), 0);
+    fake_target_set_pages(fd0, 0); /* whole again */
     fake_target_set(fd0, 42);
     wait_exits(&rig, vm.id, 0, 42);
     (void)seen_exits(&rig, vm.id, 0, &status);
@@ -536,6 +562,7 @@ static Suite *suite(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, values_arrive_and_follow);
     tcase_add_test(tc, first_sample_is_timed);
+    tcase_add_test(tc, what_a_recorder_counts_goes_with_it);
     tcase_add_test(tc, newcomer_of_a_slow_group_does_not_wait);
     tcase_add_test(tc, exited_vmm_is_let_go_at_once);
     tcase_add_test(tc, late_target_of_an_exited_vmm_is_closed);
@@ -556,5 +583,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    return testing_run(suite(), NULL);
+    return testing_run(suite(), bursts_suite(), delayed_suite(), (Suite *)NULL);
 }

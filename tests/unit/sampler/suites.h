@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+#include "testing.h"
+
+Suite *bursts_suite(void);
+Suite *delayed_suite(void);

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/lib/tree.c)
