@@ -92,7 +92,8 @@ int kvmstatd_handoff_vcpu_stats(struct kvmstatd_handoff *handoff, uint64_t vm, u
 /*
  * Takes back a VM with all its vCPUs, or one vCPU. The library's fds for it are closed when it
  * returns, or, if another thread is in the library just then, a moment later; the daemon's as soon
- * as it hears of it. Errors: -ENOENT.
+ * as it hears of it. Errors: -ENOENT, which is not told (the result is 0) if another thread is in
+ * the library just then.
  */
 int kvmstatd_handoff_vm_gone(struct kvmstatd_handoff *handoff, uint64_t vm);
 int kvmstatd_handoff_vcpu_gone(struct kvmstatd_handoff *handoff, uint64_t vm, uint32_t vcpu_id);
