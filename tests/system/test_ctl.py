@@ -1,24 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kvmstatctl against the real daemon and real VMs, and against servers that are no kvmstatd."""
+"""kvmstatctl against the real daemon and real VMs."""
 
 import collections
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import pty
-import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
-import termios
-import threading
 import time
 
+import ctl
 import kvmfd
 import lab
 import pki
@@ -60,35 +56,14 @@ def address(daemon):
     return {"KVMSTATD_ADDRESS": f"127.0.0.1:{daemon.port}"}
 
 
-def ctl(*args, env=None, folder="/"):
-    return subprocess.run([lab.program("kvmstatctl"), *args], capture_output=True, text=True,
-                          check=False, timeout=lab.TIMEOUT_S, cwd=folder, stdin=subprocess.DEVNULL,
-                          env={**os.environ, **(env or {})})
-
-
-def good(*args, **kwargs):
-    done = ctl(*args, **kwargs)
-    tap.equal((done.returncode, done.stderr), (0, ""), f"kvmstatctl {args}")
-    return done.stdout
-
-
-def complaint(status, *args, **kwargs):
-    """What it says when it fails: a line, and nothing on standard output."""
-    done = ctl(*args, **kwargs)
-    tap.equal((done.returncode, done.stdout), (status, ""), f"kvmstatctl {args}: {done.stderr}")
-    lines = done.stderr.splitlines()
-    tap.equal(len(lines) if status == 1 else 1, 1, f"lines said: {done.stderr}")
-    return done.stderr
-
-
 @t.test("list shows who is read and how, and who is not and why")
 def _():
     with place("a", vms=2, vcpus=2) as (demo, daemon), lab.DemoVms(
             name=f"ctl{os.getpid()}a-off") as other:
         [(off, off_pid)] = other.vms
         env = address(daemon)
-        tap.wait_for(lambda: ctl("list", off, env=env).returncode == 0, what="the VM not read")
-        lines = good("list", f"ctl{os.getpid()}a*", env=env).splitlines()
+        tap.wait_for(lambda: ctl.run("list", off, env=env).returncode == 0, what="the VM not read")
+        lines = ctl.good("list", f"ctl{os.getpid()}a*", env=env).splitlines()
         tap.equal(lines[0].split()[:4], ["NAME", "SOURCE", "EVERY", "AGE"])
         rows = {line.split()[0]: line for line in lines[1:]}
         tap.equal(set(rows), {off, *(name for name, _ in demo.vms)})
@@ -99,11 +74,11 @@ def _():
         # Columns stand below each other.
         at = lines[0].index("SOURCE")
         tap.check(all(line[at - 1] == " " and line[at] != " " for line in lines), lines)
-        [vm] = json.loads(good("list", "--json", off, env=env))
+        [vm] = json.loads(ctl.good("list", "--json", off, env=env))
         tap.equal((vm["vm"], vm["pid"], vm["source"], vm["reason"]), (off, off_pid, None, "disabled"))
-        names = good("list", "--names", f"ctl{os.getpid()}a*", env=env).split()
+        names = ctl.good("list", "--names", f"ctl{os.getpid()}a*", env=env).split()
         tap.equal(sorted(names), sorted(name for name, _ in demo.vms), "only those read")
-        tap.check("no VM fits nobody-*" in complaint(1, "list", "nobody-*", env=env))
+        tap.check("no VM fits nobody-*" in ctl.complaint(1, "list", "nobody-*", env=env))
 
 
 @t.test("dump of a VM says what its statistics files say, exactly in JSON")
@@ -119,7 +94,7 @@ def _():
         tap.wait_for(still, what="the guest's end")
 
         def exact():
-            found = json.loads(good("dump", "--json", vm, env=env))
+            found = json.loads(ctl.good("dump", "--json", vm, env=env))
             tap.equal(found["pid"], pid)
             return all(
                 stat["value"] == (values if isinstance(stat["value"], list) else values[0])
@@ -130,7 +105,7 @@ def _():
         exits = sum(files[n].read()["exits"][0] for n in (0, 1))
 
         def at_rest():  # the rates are those of the last second
-            text = good("dump", vm, env=env)
+            text = ctl.good("dump", vm, env=env)
             lines = {line.split()[0]: line.split(None, 1)[1] for line in text.splitlines() if line}
             tap.equal(lines["exits"].split()[0], str(exits), text)
             return lines if lines["exits"].split()[1] == "0/s" else None
@@ -140,7 +115,7 @@ def _():
         tap.check("99% within" in lines["halt_wait_hist"], lines["halt_wait_hist"])
         tap.equal([k for k in lines if k.startswith("halt_wa")],
                   ["halt_wakeup", "halt_wait_ns", "halt_wait_hist"])
-        one = json.loads(good("dump", "--json", "--vcpu", "1", "--stat", "exits,io_*", vm, env=env))
+        one = json.loads(ctl.good("dump", "--json", "--vcpu", "1", "--stat", "exits,io_*", vm, env=env))
         tap.equal([(g["vcpu"], [s["stat"] for s in g["stats"]]) for g in one["targets"]],
                   [(1, ["exits", "io_exits"])])
 
@@ -153,7 +128,7 @@ def _():
         time.sleep(1.2)
 
         def read():
-            found = json.loads(good("dump", "--json", "--stat", "exits", "--vcpu", "0", vm,
+            found = json.loads(ctl.good("dump", "--json", "--stat", "exits", "--vcpu", "0", vm,
                                     env=address(daemon)))
             [target] = found["targets"]
             [stat] = target["stats"]
@@ -174,15 +149,15 @@ def _():
         env = address(daemon)
         with open(os.path.join(daemon.home, vm), "w", encoding="ascii") as f:
             f.write("this is no recording")
-        tap.check("VM " + vm in good("dump", vm, env=env))
-        tap.check(vm in complaint(1, "dump", vm, env=env, folder=daemon.home))
-        tap.equal(good("--address", f"127.0.0.1:{daemon.port}", "--names", "list"),
-                  good("list", "--names", env=env), "options before the command")
-        tap.check("VM " + vm in good("dump", "--address", f"127.0.0.1:{daemon.port}", vm,
+        tap.check("VM " + vm in ctl.good("dump", vm, env=env))
+        tap.check(vm in ctl.complaint(1, "dump", vm, env=env, folder=daemon.home))
+        tap.equal(ctl.good("--address", f"127.0.0.1:{daemon.port}", "--names", "list"),
+                  ctl.good("list", "--names", env=env), "options before the command")
+        tap.check("VM " + vm in ctl.good("dump", "--address", f"127.0.0.1:{daemon.port}", vm,
                                      folder=daemon.home))
-        tap.check("No such file" in complaint(1, "dump", "./" + vm, env=env))
-        tap.check("kvmstatctl list" in complaint(1, "dump", "nobody", env=env))
-        complaint(2, "dump", "--last", "5s", vm, env=env)
+        tap.check("No such file" in ctl.complaint(1, "dump", "./" + vm, env=env))
+        tap.check("kvmstatctl list" in ctl.complaint(1, "dump", "nobody", env=env))
+        ctl.complaint(2, "dump", "--last", "5s", vm, env=env)
 
 
 def samples(lines):
@@ -271,12 +246,13 @@ def _():
     def answer(send, path):
         state["n"] += 1
         if state["status"] != "200 OK":
-            fixed('{"error":"too many requests"}', state["status"])(send, path)
+            ctl.fixed('{"error":"too many requests"}', state["status"])(send, path)
         elif path == "/api/v1/vms":
-            fixed(json.dumps(vm_list()))(send, path)
+            ctl.fixed(json.dumps(ctl.vm_list()))(send, path)
         else:
-            fixed(f"vm,time,vcpu,stat,value,rate\nweb1,{state['n']}.000000000,,exits,1,\n")(send, path)
-    with Server(answer) as server, lab.Process([
+            ctl.fixed("vm,time,vcpu,stat,value,rate\n"
+                      f"web1,{state['n']}.000000000,,exits,1,\n")(send, path)
+    with ctl.Server(answer) as server, lab.Process([
             lab.program("kvmstatctl"), "csv", "--address", server.address, "--interval", "10ms"]) as process:
         tap.check(process.read_line().startswith("vm,"))
         for n in (1, 2):
@@ -317,24 +293,26 @@ def _():
     with place("h") as (demo, daemon):
         [(vm, _)] = demo.vms
         env = address(daemon)
-        tap.check("no VM that is read fits nobody*" in complaint(1, "csv", "--vm", "nobody*", env=env))
-        tap.check("no such statistic" in complaint(1, "csv", "--vm", vm, "--stat", "nothing", env=env))
+        tap.check("no VM that is read fits nobody*" in
+                  ctl.complaint(1, "csv", "--vm", "nobody*", env=env))
+        tap.check("no such statistic" in
+                  ctl.complaint(1, "csv", "--vm", vm, "--stat", "nothing", env=env))
     with place("i", more="recorder:\n  memory: 0\n") as (demo, daemon):
         [(vm, _)] = demo.vms
         for args in (("csv", "--vm", vm), ("dump", vm)):
-            tap.check("recorder.memory is 0" in complaint(1, *args, env=address(daemon)))
+            tap.check("recorder.memory is 0" in ctl.complaint(1, *args, env=address(daemon)))
 
 
 @t.test("top: one table where there is no terminal, a screen that keys rule where there is one")
 def _():
     with place("j", vms=2) as (demo, daemon):
         env = address(daemon)
-        lines = good("top", env=env).splitlines()
+        lines = ctl.good("top", env=env).splitlines()
         tap.equal(lines[0].split(), ["NAME", "VCPUS", "EXITS/s", "PEAK/s", "CPU", "WAIT", "HALT"])
         tap.equal(sorted(line.split()[0] for line in lines[1:]), sorted(n for n, _ in demo.vms))
         for line in lines[1:]:
             tap.check(line.split()[1] == "1" and line.split()[2] not in ("0", "-"), line)
-        tap.check("no VM" in complaint(1, "top", "nobody*", env=env))
+        tap.check("no VM" in ctl.complaint(1, "top", "nobody*", env=env))
         pid, fd = pty.fork()
         if pid == 0:
             os.execve(lab.program("kvmstatctl"), ["kvmstatctl", "top", "--interval", "100ms"],
@@ -375,13 +353,13 @@ def _():
             ways = (["--address", f"unix:{daemon.unix}"],
                     ["--address", f"localhost:{daemon.port}", "--cacert", f"{made}/ca.crt"])
             for way in ways:
-                done = ctl("list", "--json", *way, "--user", "ann", env=password)
+                done = ctl.run("list", "--json", *way, "--user", "ann", env=password)
                 tap.check(isinstance(json.loads(done.stdout), list), done.stderr)
-                tap.check("--user" in complaint(1, "list", *way))
-                said = complaint(1, "list", *way, "--user", "ann",
+                tap.check("--user" in ctl.complaint(1, "list", *way))
+                said = ctl.complaint(1, "list", *way, "--user", "ann",
                                  env={"KVMSTATD_PASSWORD": "wrong"})
                 tap.check("does not take ann" in said, said)
-            complaint(1, "list", *ways[1][:2], "--user", "ann", env=password)  # without TLS
+            ctl.complaint(1, "list", *ways[1][:2], "--user", "ann", env=password)  # without TLS
 
 
 @t.test("no daemon, and what is no command, option or address: said in a line, by exit status")
@@ -390,18 +368,18 @@ def _():
         s.bind(("127.0.0.1", 0))  # bound, but nobody listens
         nobody = f"127.0.0.1:{s.getsockname()[1]}"
         for args in (["list"], ["top"], ["csv"], ["dump", "web1"]):
-            said = complaint(1, *args, "--address", nobody)
+            said = ctl.complaint(1, *args, "--address", nobody)
             tap.check(nobody in said and "Connection refused" in said and "--address" in said, said)
-    said = complaint(1, "list", env={"KVMSTATD_ADDRESS": "unix:/nonexistent/s"})
+    said = ctl.complaint(1, "list", env={"KVMSTATD_ADDRESS": "unix:/nonexistent/s"})
     tap.check("/nonexistent/s: No such file" in said, said)
     for wrong in ("here", "unix:", "host:port", "http://h:1", "h:1/x", "u@h:1", "unix:" + "x" * 200):
-        tap.check("unix:PATH" in complaint(2, "list", "--address", wrong), wrong)
+        tap.check("unix:PATH" in ctl.complaint(2, "list", "--address", wrong), wrong)
     for args in ([], ["nothing"], ["list", "a", "b"], ["list", "--nothing"], ["dump"], ["csv", "web1"],
                  ["csv", "--last", "5"], ["top", "--sort", "size"], ["top", "--interval", "1ms"],
                  ["dump", "--vcpu", "x", "y"]):
-        complaint(2, *args)
+        ctl.complaint(2, *args)
     for command in ("list", "top", "csv", "dump"):
-        tap.check(good(command, "--help").startswith(f"Usage: kvmstatctl {command} "))
+        tap.check(ctl.good(command, "--help").startswith(f"Usage: kvmstatctl {command} "))
 
 
 @t.test("who may not use the service's socket is told who may")
@@ -422,184 +400,6 @@ def _():
         tap.check("group kvmstatd" in done.stderr, done.stderr)
 
 
-class Server:
-    """A server that answers each connection by `answer(send)`, whatever it was asked."""
-
-    def __init__(self, answer):
-        self.answer = answer
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                request = b""
-                while b"\r\n\r\n" not in request and (got := connection.recv(65536)):
-                    request += got
-                self.answer(connection.sendall, request.split()[1].decode() if request else "")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_exc):
-        self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-
-def fixed(body, status="200 OK"):
-    def answer(send, _path):
-        raw = body if isinstance(body, bytes) else body.encode()
-        send(f"HTTP/1.1 {status}\r\nContent-Length: {len(raw)}\r\nConnection: close\r\n\r\n".encode())
-        send(raw)
-    return answer
-
-
-COMMANDS = (["list"], ["list", "--json"], ["top"], ["csv"], ["dump", "web1"])
-
-
-@t.test("an answer that is none of kvmstatd's is refused in a line, whatever it is")
-def _():
-    noise = t.random.randbytes(5000)
-
-    def raw(data):
-        return lambda send, path: send(data)
-    for answer in (raw(noise), raw(b""), raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort"),
-                   raw(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200000), fixed(noise), fixed(""),
-                   fixed("[]"), fixed("[" * 100000), fixed("{\"vms\":"), fixed("{\"vms\":{}}"),
-                   fixed("{\"vms\":[1]}"), fixed("{\"vms\":[{\"vm\":7}]}"), fixed("null"),
-                   fixed("\0\0\0"), fixed("no", "404 Not Found"), fixed("{\"error\":7}", "400 Bad"),
-                   fixed("", "503 Busy"), fixed("x", "302 Found")):
-        with Server(answer) as server:
-            for args in COMMANDS:
-                said = complaint(1, *args, "--address", server.address)
-                tap.check("\033" not in said and len(said) < 1200, said)
-
-
-@t.test("an answer without an end is not waited for, nor kept")
-def _():
-    def endless(send, _path):
-        send(b"HTTP/1.1 200 OK\r\n\r\n{\"vms\":[")
-        while True:
-            send(b"                                " * 32768)
-    with Server(endless) as server:
-        tap.check("MiB" in complaint(1, "list", "--address", server.address))
-
-
-def vm_list(**more):
-    return {"vms": [{"vm": "web1", "source": "bpf", "interval_ms": 100, "pid": 1, "vcpus": 1,
-                     "vcpus_read": 1, **more}]}
-
-
-@t.test("what cannot be written is said, and no success")
-def _():
-    def answer(send, path):
-        known = {"/api/v1/vms": json.dumps(vm_list()), "/metrics":
-                 "# TYPE kvm_vm_vcpus gauge\nkvm_vm_vcpus{vm=\"web1\"} 1\n"}
-        stat = {"stat": "exits", "type": "cumulative", "unit": "none", "base": "pow10", "exponent": 0}
-        history = {"vm": "web1", "targets": [{"scope": "vcpu", "vcpu": 0, "times": [1.5],
-                                              "stats": [{**stat, "values": [1]}]}]}
-        fixed(known.get(path) or (json.dumps(history) if "json" in path else
-                                  "vm,time,vcpu,stat,value,rate\nweb1,1.000000000,0,exits,1,\n"))(
-                                      send, path)
-    with Server(answer) as server:
-        for args in COMMANDS:
-            with open("/dev/full", "wb") as full:
-                done = subprocess.run([lab.program("kvmstatctl"), *args, "--address", server.address],
-                                      stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-                                      stdin=subprocess.DEVNULL, timeout=lab.TIMEOUT_S)
-            tap.equal((done.returncode, done.stderr),
-                      (1, f"kvmstatctl {args[0]}: standard output: No space left on device\n"), args)
-
-
-@t.test("top: names are those of the VMs, and a terminal of another size is drawn anew at once")
-def _():
-    def metrics(send, _path):
-        fixed("# TYPE kvm_vm_vcpus gauge\n"
-              'kvm_vm_vcpus{vm="a\\"b\\\\n"} 1\nkvm_vm_vcpus{vm="web1"} 2\n')(send, _path)
-    with Server(metrics) as server:
-        for glob in ('a"b*', "*n"):
-            shown = good("top", glob, "--address", server.address).splitlines()
-            tap.equal([line.split()[0] for line in shown], ["NAME", 'a"b\\n'], glob)
-        pid, fd = pty.fork()
-        if pid == 0:
-            os.execl(lab.program("kvmstatctl"), "kvmstatctl", "top", "--interval", "1h", "--address",
-                     server.address)
-        try:
-            shown = b""
-            for columns, text in ((80, b"q ends)"), (20, b"kvmstatctl top, by e\033[K")):
-                fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 10, columns, 0, 0))
-                end = time.monotonic() + lab.TIMEOUT_S
-                while text not in shown and time.monotonic() < end and select.select(
-                        [fd], [], [], lab.TIMEOUT_S)[0]:
-                    shown += os.read(fd, 65536)
-                tap.check(text in shown, shown[-500:])
-        finally:
-            os.close(fd)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-@t.test("a history that contradicts itself harms nobody")
-def _():
-    def stat(**more):
-        return {"stat": "exits", "type": "cumulative", "unit": "cycles", "base": "pow10", "exponent": 0,
-                "values": [1], **more}
-
-    def history(target):
-        return {"vm": "web1", "targets": [{"scope": "vcpu", "vcpu": 0, "times": [1.5],
-                                           "stats": [stat()], **target}]}
-    bad = [{"targets": 1}, {"targets": [1]}, history({"times": 5}), history({"times": [1.5, 2.5]}),
-           history({"stats": None}), history({"stats": [7]}), history({"stats": [stat(values=7)]}),
-           history({"stats": [stat(stat="")]}), history({"times": [], "stats": [stat(values=[])]})]
-    odd = [history({"stats": [stat(exponent=e, base=b, values=[v], unit=u, type=k)]})
-           for e in (0, 400, -400, 10 ** 17) for b in ("pow2", "pow10", "odd")
-           for v in (2 ** 64 - 1, -1, "text", [1, 2], [], list(range(4096)), None)
-           for u, k in (("cycles", "cumulative"), ("seconds", "log_hist"), ("boolean", "peak"))]
-    current = None
-
-    def answer(send, path):
-        fixed(json.dumps(vm_list() if path == "/api/v1/vms" else current))(send, path)
-    with Server(answer) as server:
-        for current in bad:
-            for more in ([], ["--json"]):
-                complaint(1, "dump", "web1", *more, "--address", server.address)
-        def no_number(text):
-            raise AssertionError(f"{text} is not JSON: {current}")
-        endless = history({"times": [1.5, 2.5], "stats": [stat(exponent=400, values=[1, 2])]})
-        for current in (*t.random.sample(odd, 40), endless):
-            for more in ([], ["--json"]):
-                done = ctl("dump", "web1", *more, "--address", server.address)
-                tap.check(done.returncode in (0, 1), f"{current}: {done.returncode}, {done.stderr}")
-                if more and done.returncode == 0:
-                    json.loads(done.stdout, parse_constant=no_number)
-    for line in ("web1", "web1,x,,exits,1,", "web1,1.5,,exits,1,", "\"web1,1.000000000,,exits,1,",
-                 "web1,99999999999999.000000000,,exits,1,", "web1,1.000000000,99999999999,exits,1,"):
-        def lines(send, path, line=line):
-            fixed(json.dumps(vm_list()) if path == "/api/v1/vms"
-                  else f"vm,time,vcpu,stat,value,rate\n{line}\n")(send, path)
-        with Server(lines) as server:
-            done = ctl("csv", "--address", server.address)
-            tap.equal((done.returncode, done.stdout.splitlines()[1:]), (1, []), line)
-            tap.check("not what kvmstatd gives" in done.stderr, done.stderr)
-
-
-@t.test("a name is shown, not obeyed by the terminal")
-def _():
-    evil = "a\033[2Jb\nc\u009bd\x7f"
-    with Server(fixed(json.dumps(vm_list(vm=evil, detail="\033]0;x\a")))) as server:
-        for args in ([], ["--names"]):
-            shown = good("list", *args, "--address", server.address)
-            tap.check("a?[2Jb?c?d?" in shown, shown)
-            tap.check("\033" not in shown and "\u009b" not in shown, shown)
-        [vm] = json.loads(good("list", "--json", "--address", server.address))
-        tap.equal(vm["vm"], evil)
-
-
 @t.test("bash completes commands, options and the names of VMs")
 def _():
     script = os.path.join(lab.SOURCE, "completions", "kvmstatctl.bash")
@@ -611,7 +411,7 @@ def _():
              lab.program("kvmstatctl"), *words], capture_output=True, text=True, check=True,
             timeout=lab.TIMEOUT_S, env={**os.environ, "KVMSTATD_ADDRESS": server.address})
         return done.stdout.split("\n")[:-1]
-    with Server(fixed(json.dumps(vm_list(vm="web $(touch x)")))) as server:
+    with ctl.Server(ctl.fixed(json.dumps(ctl.vm_list(vm="web $(touch x)")))) as server:
         tap.equal(complete(server, "d"), ["dump"])
         tap.equal(complete(server, "list", "--n"), ["--names"])
         tap.equal(complete(server, "dump", "we"), ["web\\ \\$\\(touch\\ x\\)"])

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import zlib
 
+import ctl
 import lab
 import tap
 
@@ -97,8 +98,7 @@ def _():
         pipe = os.path.join(folder, "pipe")
         os.mkfifo(pipe)
         for path in (folder, pipe, "/dev/null"):
-            done = subprocess.run([lab.program("kvmstatctl"), "dump", path], check=False, text=True,
-                                  capture_output=True, timeout=lab.TIMEOUT_S)
+            done = ctl.run("dump", path)
             tap.equal((done.returncode, done.stderr),
                       (1, f"kvmstatctl dump: {path}: is no regular file\n"))
 
@@ -110,8 +110,7 @@ def _():
                        (("--vcpu", "0"), True), (("--vcpu", "77"), False),
                        (("--stat", "nothing", "--last", "1s"), False), ((), True)):
         for output in ("--csv", "--json"):
-            done = subprocess.run([lab.program("kvmstatctl"), "dump", output, *args, path],
-                                  check=False, capture_output=True, text=True)
+            done = ctl.run("dump", output, *args, path)
             tap.equal((done.returncode, "nothing in it fits" in done.stderr), (int(not fits), not fits),
                       f"{output} {args}: {done.stderr}")
 

@@ -11,6 +11,7 @@ import subprocess
 import time
 from fractions import Fraction
 
+import ctl
 import kvmfd
 import lab
 import tap
@@ -87,13 +88,8 @@ def wait_dumps(daemon, n):
     return dumps(daemon)
 
 
-def kvmstatctl(*args):
-    return subprocess.run([lab.program("kvmstatctl"), *args], capture_output=True, text=True,
-                          check=False, timeout=lab.TIMEOUT_S)
-
-
 def read_dump(path, *args):
-    done = kvmstatctl("dump", "--json", *args, path)
+    done = ctl.run("dump", "--json", *args, path)
     tap.equal(done.returncode, 0, done.stderr)
     return {vm["vm"]: columns(vm) for vm in exact(done.stdout)}
 
@@ -280,7 +276,7 @@ def _():
         tap.check(len([x for x in times if x > own_time]) > 20, f"{len(times)} ticks")
         tap.equal({v for v, _ in found[vm]}, {-1, 0, 1}, "targets")
 
-        summary = kvmstatctl("dump", path)
+        summary = ctl.run("dump", path)
         tap.equal(summary.returncode, 0, summary.stderr)
         for word in (vm, f"pid {pid}", "killed by signal 9", "ticks in"):
             tap.check(word in summary.stdout, f"{word}: {summary.stdout}")
@@ -349,7 +345,7 @@ def _():
             at_once.kill(signal.SIGABRT)
             at_once.wait()
             paths = wait_dumps(daemon, 2)
-            found = [kvmstatctl("dump", path).stdout for path in paths]
+            found = [ctl.run("dump", path).stdout for path in paths]
             tap.check(names[late.pid] in found[0] and "killed by signal 3" in found[0], found[0])
             tap.check(names[at_once.pid] in found[1] and "killed by signal 6" in found[1], found[1])
 
@@ -506,7 +502,7 @@ def _():
         def tried(content):
             with open(broken, "wb") as f:
                 f.write(content)
-            return kvmstatctl("dump", broken)
+            return ctl.run("dump", broken)
         for content in (b"", b"no dump", os.urandom(5000)):
             done = tried(content)
             tap.equal((done.returncode, done.stdout), (1, ""))
@@ -524,11 +520,11 @@ def _():
         tap.equal(done.returncode, 1)
         tap.check("cut short" in done.stderr and "1 VM" in done.stdout or "2 VMs" in done.stdout,
                   done.stderr + done.stdout)
-        tap.equal(kvmstatctl("dump").returncode, 2)
-        tap.equal(kvmstatctl("dump", "--vcpu", "x", path).returncode, 2)
-        tap.equal(kvmstatctl("nosuch").returncode, 2)
-        tap.equal(kvmstatctl("dump", "--vm", "nosuch", path).returncode, 1)
-        tap.equal(kvmstatctl("--help").returncode, 0)
+        tap.equal(ctl.run("dump").returncode, 2)
+        tap.equal(ctl.run("dump", "--vcpu", "x", path).returncode, 2)
+        tap.equal(ctl.run("nosuch").returncode, 2)
+        tap.equal(ctl.run("dump", "--vm", "nosuch", path).returncode, 1)
+        tap.equal(ctl.run("--help").returncode, 0)
 
 
 t.main()

@@ -5,6 +5,7 @@
 
 Suite *suite_fdstore(void);
 Suite *suite_handoff(void);
+Suite *suite_handoff_hostile(void);
 Suite *suite_handoff_message(void);
 Suite *suite_identity(void);
 Suite *suite_identity_recorded(void);

@@ -220,3 +220,19 @@ size_t client_drain(int fd)
     ck_assert_msg(n == 0 || errno == ECONNRESET, "not closed: %s", strerrordesc_np(errno));
     return total;
 }
+
+unsigned client_status(const struct server *server, const char *request_line, const char *headers)
+{
+    struct reply reply = client_ask(server, request_line, headers);
+    unsigned status = reply.status;
+    reply_free(&reply);
+    return status;
+}
+
+void reply_expect_header(const struct reply *reply, const char *name, const char *expected)
+{
+    char *value = reply_header(reply, name);
+    ck_assert_msg(expected ? value && strcmp(value, expected) == 0 : !value, "%s is %s", name,
+                  value ? value : "absent");
+    free(value);
+}

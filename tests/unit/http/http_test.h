@@ -29,6 +29,7 @@ Suite *suite_http(void);
 Suite *suite_limits(void);
 Suite *suite_listen(void);
 Suite *suite_policy(void);
+Suite *suite_requests(void);
 Suite *suite_routes(void);
 
 /* Defaults with one address, "127.0.0.1:0" if NULL. Aborts the test on failure. */
@@ -66,7 +67,11 @@ struct reply client_read(int fd, bool head_only);
 void reply_free(struct reply *reply);
 /* The value of a header, to be free()d, or NULL. */
 char *reply_header(const struct reply *reply, const char *name);
+/* `expected` NULL: there is no such header. Aborts the test otherwise. */
+void reply_expect_header(const struct reply *reply, const char *name, const char *expected);
 /* A request on a connection of its own: "GET /path HTTP/1.1", then `headers` (whole lines). */
 struct reply client_ask(const struct server *server, const char *request_line, const char *headers);
+/* The same for those who want nothing but the status. */
+unsigned client_status(const struct server *server, const char *request_line, const char *headers);
 /* Reads until the peer closes; returns how many bytes came. */
 size_t client_drain(int fd);

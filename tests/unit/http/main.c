@@ -4,5 +4,5 @@
 int main(void)
 {
     return testing_run(suite_limits(), suite_auth(), suite_gzip(), suite_listen(), suite_policy(),
-                       suite_routes(), suite_http(), NULL);
+                       suite_routes(), suite_requests(), suite_http(), NULL);
 }
