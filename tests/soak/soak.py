@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tests/soak/run: VMs that come and go, connections, reloads, for minutes or hours, and what they leave.
+"""tests/soak/run: VMs that come and go or are handed over, connections, TLS, reloads, for minutes or
+hours, and what they leave.
 
 After each round the daemon rests: the same VM, the same configuration, nobody connected. Then it is
 counted what it holds: allocations and their bytes exactly (a library beneath its allocator counts), so
@@ -16,20 +17,28 @@ import os
 import re
 import signal
 import socket
+import ssl
+import struct
 import sys
 import time
 
+import handing
 import lab
+import pki
 import tap
+import web
 from exposed import first_sample
 from faulted import Faults
 
 PREFIX = f"soak{os.getpid()}"
 TABLES_BYTES = 128 << 10
-AMOUNTS = {"vms": 25, "connections": 250, "reloads": 25}  # a round
+AMOUNTS = {"vms": 25, "handoffs": 25, "connections": 250, "tls": 50, "reloads": 25}  # a round
+VM_GONE = 4
+ALICE, NOBODY = (f"Authorization: {web.basic('alice', password)['Authorization']}\r\n"
+                 for password in ("wonder", "x"))
 
 
-def config(i):
+def config(i, web_config=""):
     """All that has state of its own is on, in memory that is full soon; some of it changes with i."""
     return (f"sampling:\n  interval: {(20, 25)[i % 2]}ms\n  rules:\n"
             f'    - match: {{vm: "{PREFIX}*"}}\n      interval: {(20, 30)[i // 2 % 2]}ms\n'
@@ -39,8 +48,9 @@ def config(i):
             f"scheduler: {{interval: {(1, 2)[i % 2]}s}}\n"
             f"bursts: {{windows: [{('15s', '10s, 60s')[i % 2]}]}}\n"
             f"metrics: {{exclude: [{('hypercalls', 'invlpg')[i % 2]}]}}\n"
-            "web: {timeout: 3s}\n"  # who is gone without a word is gone soon
-            f"handoff: {{socket: @DIR@/handoff{i % 2}.sock}}\n")
+            # Who is gone without a word is gone soon.
+            f"web: {{timeout: 3s, config_file: '{web_config}'}}\n"
+            f"handoff: {{socket: @DIR@/{('handoff', 'other')[i % 2]}.sock, allow_users: [0]}}\n")
 
 
 def n_rows(daemon, wanted):
@@ -63,8 +73,8 @@ def dirty_kib(pid):
 
 
 class Soak:
-    def __init__(self, daemon, faults):
-        self.daemon, self.faults = daemon, faults
+    def __init__(self, daemon, faults, made):
+        self.daemon, self.faults, self.made = daemon, faults, made
         self.done = {kind: 0 for kind in AMOUNTS}
         self.rests = []
 
@@ -77,6 +87,60 @@ class Soak:
             for _, pid in demo.vms:
                 os.kill(pid, (signal.SIGKILL, signal.SIGTERM)[round_ % 2])
             tap.wait_for(lambda: n_rows(self.daemon, 1), what="their end")
+
+    def handoffs(self, round_):
+        """VMs that are handed over by their VMMs, and by one that takes them back and lives on."""
+        n, given = AMOUNTS["handoffs"], 5
+        self.apply(config(0))
+        with handing.demo_under_shim(self.daemon.folder, vms=n - given, vcpus=1 + round_ % 3,
+                                     name=f"{PREFIX}-{round_}", load="idle") as demo, \
+                handing.KvmHere() as kvm:
+            client = kvm.client(self.daemon.folder)
+            for i in range(given):
+                vm = kvm.vm()
+                client.vm(i, vm, f"{PREFIX}-{round_}-{i}".encode())
+                client.vcpu(i, 0, kvm.vcpu(vm, 0))
+            tap.wait_for(lambda: n_rows(self.daemon, n + 1), what="all VMs that are handed over")
+            tap.check(self.daemon.metrics().count(',source="handoff"}') == n, "all of them handed over")
+            for i in range(0, given, 2):  # the others go with the connection
+                client.ask(VM_GONE, struct.pack("=Q", i))
+            client.socket.close()
+            for _, pid in demo.vms:
+                os.kill(pid, (signal.SIGKILL, signal.SIGTERM)[round_ % 2])
+        tap.wait_for(lambda: n_rows(self.daemon, 1), what="their end")
+
+    def tls(self, round_):
+        """By TCP there is TLS only, for a while; its certificate changes meanwhile."""
+        path = self.made.path("web.yaml")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
+                    f"basic_auth_users: {{alice: '{pki.bcrypt('wonder')}'}}\n")
+        self.apply(config(0, path))
+        context = ssl.create_default_context(cafile=self.made.path("ca.crt"))
+        for i in range(AMOUNTS["tls"]):
+            if i % 25 == 24:
+                self.made.server()
+            with contextlib.suppress(ConnectionError, ssl.SSLError), \
+                    socket.create_connection(("127.0.0.1", self.daemon.port)) as raw:
+                raw.settimeout(tap.TIMEOUT_S)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if i % 5 == 0:
+                    raw.sendall((b"", b"\x16\x03\x01\x02", os.urandom(40), b"GET /")[i // 5 % 4])
+                    continue
+                with context.wrap_socket(raw, server_hostname="localhost") as s:
+                    who = ("", ALICE, NOBODY)[i % 3]
+                    path = ("/metrics", "/api/v1/vms")[i % 4 > 1]
+                    s.sendall(f"GET {path} HTTP/1.0\r\n{who}\r\n".encode())
+                    while i % 7 and s.recv(65536):
+                        pass
+        self.apply(config(0))
+
+    def apply(self, text):
+        """A configuration, once it is in force."""
+        before = self.daemon.errors().count("\n")
+        self.daemon.reload(text)
+        tap.wait_for(lambda: re.search("configuration reloaded|stays", "\n".join(
+            self.daemon.errors().split("\n")[before:])), every_s=0.01, what="a reload")
 
     def connections(self, round_):
         paths = ("/metrics", "/api/v1/vms", f"/api/v1/history?vm={PREFIX}&last=1s", "/", "/nowhere",
@@ -97,19 +161,15 @@ class Soak:
 
     def reloads(self, round_):
         for i in range(AMOUNTS["reloads"]):
-            before = self.daemon.errors().count("\n")
-            good = i % 10 != 9
-            self.daemon.reload(config(round_ + i) if good else "sampling: [\n")
-            tap.wait_for(lambda before=before: re.search(
-                "configuration reloaded|stays", "\n".join(self.daemon.errors().split("\n")[before:])),
-                         every_s=0.01, what="a reload")
+            self.apply(config(round_ + i) if i % 10 != 9 else "sampling: [\n")
 
     def rest(self):
         """The same state each time; what it then holds."""
         self.daemon.reload(config(0))
         tap.wait_for(lambda: n_rows(self.daemon, 1), what="the VM that stays")
         if self.rests:
-            tap.wait_for(lambda: self.daemon.n_fds() <= self.rests[0]["fds"] + 1, what="fds to be closed")
+            tap.wait_for(lambda: self.daemon.n_fds() <= self.rests[0]["fds"] + 1,
+                         what="fds to be closed")
         self.daemon.metrics()
         smallest, deadline = None, time.monotonic() + 3
         # Scrapes and looks are under way now and then: what is held is the least that was seen.
@@ -120,14 +180,15 @@ class Soak:
         # What has been logged is of no interest any more, and would be read over and over.
         os.truncate(os.path.join(self.daemon.folder, "stderr"), 0)
         self.rests.append({**self.done, "live": smallest[0], "bytes": smallest[1],
-                           **dirty_kib(self.daemon.pid), "fds": self.daemon.n_fds(), "threads": self.daemon.n_threads()})
+                           **dirty_kib(self.daemon.pid), "fds": self.daemon.n_fds(),
+                           "threads": self.daemon.n_threads()})
         say(self.rests[-1])
 
 
 def say(row):
-    print(f"{row['vms']:8} VMs {row['connections']:8} connections {row['reloads']:7} reloads: "
-          f"{row['live']:7} allocations of {row['bytes']:9} bytes; dirty KiB: heap {row['heap']:5}, "
-          f"other anonymous {row['anonymous']:5}, files {row['files']:5}; "
+    done = " ".join(f"{row[kind]:6} {kind}" for kind in AMOUNTS)
+    print(f"{done}: {row['live']:7} allocations of {row['bytes']:9} bytes; dirty KiB: "
+          f"heap {row['heap']:5}, other anonymous {row['anonymous']:5}, files {row['files']:5}; "
           f"{row['fds']:3} fds, {row['threads']:2} threads", flush=True)
 
 
@@ -157,7 +218,7 @@ def judge(rests, kind):
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="tests/soak/run", description=__doc__.split("\n")[0])
     parser.add_argument("kinds", nargs="*", metavar="KIND",
-                        help="what to do: vms, connections, reloads (default: all of them)")
+                        help=f"what to do: {', '.join(AMOUNTS)} (default: all)")
     parser.add_argument("--minutes", type=float, default=10, help="how long (default 10)")
     parser.add_argument("--every", type=int, default=4, metavar="N", help="rest after N rounds (4)")
     options = parser.parse_args()
@@ -171,10 +232,10 @@ def parse_arguments():
 def main():
     options = parse_arguments()
     faults, end = Faults(), time.monotonic() + 60 * options.minutes
-    with lab.DemoVms(vcpus=2, name=PREFIX) as _stays, \
+    with lab.DemoVms(vcpus=2, name=PREFIX) as _stays, web.place() as made, \
             lab.Daemon(config(0), env=faults.env) as daemon:
         first_sample(daemon, PREFIX)
-        soak, round_ = Soak(daemon, faults), 0
+        soak, round_ = Soak(daemon, faults, made), 0
         soak.rest()
         while time.monotonic() < end:
             for kind in options.kinds:
