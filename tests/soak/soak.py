@@ -98,10 +98,11 @@ class Soak:
             client = kvm.client(self.daemon.folder)
             for i in range(given):
                 vm = kvm.vm()
-                client.vm(i, vm, f"{PREFIX}-{round_}-{i}".encode())
+                client.vm(i, vm, f"{PREFIX}-{round_}-own{i}".encode())
                 client.vcpu(i, 0, kvm.vcpu(vm, 0))
-            tap.wait_for(lambda: n_rows(self.daemon, n + 1), what="all VMs that are handed over")
-            tap.check(self.daemon.metrics().count(',source="handoff"}') == n, "all of them handed over")
+            tap.wait_for(lambda: len(re.findall('(?m)^kvm_vm_info.*source="handoff"',
+                                                self.daemon.metrics())) == n,
+                         what="all VMs that are handed over")
             for i in range(0, given, 2):  # the others go with the connection
                 client.ask(VM_GONE, struct.pack("=Q", i))
             client.socket.close()
@@ -236,8 +237,7 @@ def main():
             lab.Daemon(config(0), env=faults.env) as daemon:
         first_sample(daemon, PREFIX)
         soak, round_ = Soak(daemon, faults, made), 0
-        soak.rest()
-        while time.monotonic() < end:
+        while not soak.rests or time.monotonic() < end:
             for kind in options.kinds:
                 getattr(soak, kind)(round_)
                 soak.done[kind] += AMOUNTS[kind]
