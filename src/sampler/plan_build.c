@@ -480,6 +480,7 @@ static void take_effect(struct draft *draft)
         }
         vm->slot = vm->next_slot;
         vm->submitted = true;
+        vm->leaving = NULL;
         for (size_t j = 0; j < vm->n_targets; j++)
             vm->targets[j]->submitted = true;
     }

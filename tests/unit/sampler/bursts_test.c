@@ -298,6 +298,24 @@ START_TEST(change_of_source_has_no_gap)
 }
 END_TEST
 
+/* Nor the one by which it has been taken away and added again, both before the same commit. */
+START_TEST(removed_and_back_in_one_commit_has_no_gap)
+{
+    struct pair p;
+    pair_start(&p, quick);
+    tick(&p.rig);
+    struct seen before = look(&p.rig, &p.vm, 1);
+    planner_target_remove(p.rig.planner, p.vm.planned, 1);
+    close(p.fds[1]);
+    p.fds[1] = fake_target_from(&p.rig, &p.vm, 1, TARGET_SOURCE_HANDOFF);
+    fake_target_set(p.fds[1], before.exits + 70000);
+    ck_assert_int_eq(planner_commit(p.rig.planner), 0);
+    tick(&p.rig);
+    ck_assert(peak(&p.rig, &p.vm, -1) == rate_between(before, look(&p.rig, &p.vm, 1)));
+    pair_stop(&p);
+}
+END_TEST
+
 /* Ticks come early where VMs join: a single exit in a millisecond is no thousand a second. */
 START_TEST(early_tick_fakes_no_spike)
 {
@@ -466,6 +484,7 @@ Suite *bursts_suite(void)
     tcase_add_test(tc, vcpu_that_comes_back_goes_on);
     tcase_add_test(tc, layouts_and_moves_lose_nothing);
     tcase_add_test(tc, change_of_source_has_no_gap);
+    tcase_add_test(tc, removed_and_back_in_one_commit_has_no_gap);
     tcase_add_test(tc, early_tick_fakes_no_spike);
     tcase_add_test(tc, peak_of_an_unreadable_vm_goes);
     tcase_add_test(tc, gauges_have_a_high_and_a_low);
