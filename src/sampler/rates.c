@@ -8,6 +8,11 @@
  */
 #include "rates.h"
 
+#include "clock.h"
+
+/* The shortest time a rate is told of, where half an interval is not shorter still. */
+#define RESOLUTION_NS (50 * NSEC_PER_MSEC)
+
 /* What the targets of one part come to. */
 struct tally {
     double rates[BURST_STATS_MAX];
@@ -25,13 +30,14 @@ static inline uint64_t load_value(const uint8_t *at)
 
 /*
  * Ticks come early where VMs have joined or moved. The few exits of a millisecond are no rate of
- * thousands a second: as resolution counts half of the interval.
+ * thousands a second, so there is a resolution: half of the interval. Of a long one it would be too
+ * much, since where VMs join all the time most ticks are early, and every rate would be too low.
  */
 static int64_t time_between(const struct tick_vm *tick, const struct last_reading *before,
                             const struct last_reading *now)
 {
     int64_t gap_ns = now->read_ns - before->read_ns;
-    return gap_ns <= 0 ? 0 : MAX_OF(gap_ns, tick->interval_ns / 2);
+    return gap_ns <= 0 ? 0 : MAX_OF(gap_ns, MIN_OF(tick->interval_ns / 2, RESOLUTION_NS));
 }
 
 static void add_rates(struct tally *tally, const struct burst_stats *stats, const uint8_t *before,
