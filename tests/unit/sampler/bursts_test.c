@@ -212,6 +212,31 @@ START_TEST(counter_that_went_back_is_no_observation)
 }
 END_TEST
 
+/* Of all vCPUs together: what the others gained is no rate of the whole. */
+START_TEST(sum_of_which_one_went_back_is_no_observation)
+{
+    struct pair p;
+    pair_start(&p, quick);
+    fake_target_set(p.fds[0], 10);
+    fake_target_set(p.fds[1], 1000);
+    tick(&p.rig);
+    ck_assert(peak(&p.rig, &p.vm, -1) < 0);
+    ck_assert_uint_eq(observations(&p.rig, &p.vm, -1), 0);
+    struct seen a = look(&p.rig, &p.vm, 0), b = look(&p.rig, &p.vm, 1);
+    fake_target_set(p.fds[0], 30);
+    fake_target_set(p.fds[1], 1001);
+    tick(&p.rig);
+    double rate = rate_between(a, look(&p.rig, &p.vm, 0)) + rate_between(b, look(&p.rig, &p.vm, 1));
+    ck_assert(peak(&p.rig, &p.vm, -1) == rate);
+    ck_assert_uint_eq(observations(&p.rig, &p.vm, -1), 1);
+    fake_target_set(p.fds[0], 40);
+    fake_target_set(p.fds[1], 1); /* in whichever order */
+    tick(&p.rig);
+    ck_assert_uint_eq(observations(&p.rig, &p.vm, -1), 1);
+    pair_stop(&p);
+}
+END_TEST
+
 /* A vCPU with a past joins: its first reading is no burst, its second counts. */
 START_TEST(plugged_vcpu_counts_from_its_second_reading)
 {
@@ -520,6 +545,7 @@ Suite *bursts_suite(void)
     tcase_add_test(tc, rate_is_what_the_readings_say);
     tcase_add_test(tc, held_vcpu_comes_back_without_a_spike);
     tcase_add_test(tc, counter_that_went_back_is_no_observation);
+    tcase_add_test(tc, sum_of_which_one_went_back_is_no_observation);
     tcase_add_test(tc, plugged_vcpu_counts_from_its_second_reading);
     tcase_add_test(tc, vcpu_that_comes_back_goes_on);
     tcase_add_test(tc, layouts_and_moves_lose_nothing);
