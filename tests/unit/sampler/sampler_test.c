@@ -434,8 +434,10 @@ START_TEST(moving_vm_is_there_exactly_once)
     pthread_t thread;
     rig_start(&rig, fast);
     struct fake_vm a = fake_vm_start(&rig, "a"), b = fake_vm_start(&rig, "b");
+    struct fake_vm stays = fake_vm_start(&rig, "stays"); /* is served within the others' sweeps */
     close(fake_target(&rig, &a, 0));
     close(fake_target(&rig, &b, 0));
+    close(fake_target(&rig, &stays, 0));
     ck_assert_int_eq(planner_commit(rig.planner), 0);
     wait_exits(&rig, a.id, 0, 0);
     wait_exits(&rig, b.id, 0, 0);
@@ -446,7 +448,7 @@ START_TEST(moving_vm_is_there_exactly_once)
         char yaml[256];
         snprintf(yaml, sizeof yaml,
                  "sampling: {rules: [{match: {vm: a}, interval: %dms}, "
-                 "{match: {vm: b}, interval: %dms}]}\n",
+                 "{match: {vm: b}, interval: %dms}, {match: {vm: stays}, interval: 1ms}]}\n",
                  i % 2 ? 3 : 7 + i, i % 2 ? 7 : 3);
         rig_set_config(&rig, yaml);
         ck_assert_int_eq(planner_commit(rig.planner), 0);
@@ -456,6 +458,7 @@ START_TEST(moving_vm_is_there_exactly_once)
     pthread_join(thread, NULL);
     ck_assert_uint_gt(watcher.views, 100);
     rig_stop(&rig);
+    fake_vm_kill(&stays);
     fake_vm_kill(&a);
     fake_vm_kill(&b);
 }
