@@ -318,29 +318,6 @@ START_TEST(leaving_vcpu_keeps_its_share)
 }
 END_TEST
 
-START_TEST(namesakes_are_told_apart)
-{
-    struct rig rig;
-    char expected[64];
-    rig_prepare(&rig, fast);
-    struct fake_vm a = fake_vm_start(&rig, "db"), b = fake_vm_start(&rig, "db");
-    ck_assert_int_eq(planner_commit(rig.planner), 0);
-    snprintf(expected, sizeof expected, "db@%d", a.pid);
-    ck_assert_str_eq(planner_vm_label(a.planned), expected);
-    struct fake_vm c = fake_vm_start(&rig, expected); /* a name that looks like another's label */
-    ck_assert_int_eq(planner_commit(rig.planner), 0);
-    ck_assert_str_ne(planner_vm_label(a.planned), planner_vm_label(c.planned));
-    planner_vm_remove(rig.planner, a.planned);
-    planner_vm_remove(rig.planner, c.planned);
-    ck_assert_int_eq(planner_commit(rig.planner), 0);
-    ck_assert_str_eq(planner_vm_label(b.planned), "db");
-    rig_stop(&rig);
-    fake_vm_kill(&a);
-    fake_vm_kill(&b);
-    fake_vm_kill(&c);
-}
-END_TEST
-
 START_TEST(limits_hold)
 {
     struct rig rig;
@@ -573,7 +550,6 @@ static Suite *suite(void)
     tcase_add_test(tc, failed_read_holds_the_last_values);
     tcase_add_test(tc, held_values_are_carried_over);
     tcase_add_test(tc, leaving_vcpu_keeps_its_share);
-    tcase_add_test(tc, namesakes_are_told_apart);
     tcase_add_test(tc, limits_hold);
     tcase_add_test(tc, overruns_are_missed_ticks);
     tcase_add_test(tc, moving_vm_is_there_exactly_once);
@@ -586,5 +562,6 @@ static Suite *suite(void)
 
 int main(void)
 {
-    return testing_run(suite(), bursts_suite(), delayed_suite(), return_suite(), (Suite *)NULL);
+    return testing_run(suite(), bursts_suite(), delayed_suite(), return_suite(), labels_suite(),
+                       (Suite *)NULL);
 }
