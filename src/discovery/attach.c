@@ -231,6 +231,8 @@ void attach_refresh(struct discovery *d, struct found_vm *vm)
         attach_set_vcpus(d, vm, n_vcpus);
     if (!ways.given && !ways.fds && !ways.bpf) {
         attach_drop(d, vm);
+        if (trouble.reason == UNREADABLE_DISABLED)
+            vm->created_ns = 0; /* it was found: how long it is not wanted is another matter */
         attach_conclude(d, vm, &trouble);
         return;
     }

@@ -319,6 +319,18 @@ static void rescan(struct discovery *d)
 }
 
 /*
+ * How long it took to find a VM is told once: the sink knows now. One that is let go and read again
+ * hours later was not hours in being found.
+ */
+static void forget_creations(struct discovery *d)
+{
+    for (size_t i = 0; i < d->n_vms; i++) {
+        if (d->vms[i]->handle)
+            d->vms[i]->created_ns = 0;
+    }
+}
+
+/*
  * Hands on what has changed. Returns when it has to be called again: INT64_MAX when all has been
  * said.
  */
@@ -338,6 +350,7 @@ static int64_t finish(struct discovery *d)
     if (d->sink_changed) {
         if (d->sink.commit(d->sink.ctx) < 0)
             return now_ns + RETRY_MS * NSEC_PER_MSEC;
+        forget_creations(d);
         d->sink_changed = false;
         d->roster_changed = true;
     }

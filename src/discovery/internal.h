@@ -38,6 +38,7 @@ struct found_vm {
     struct vmm *owner; /* never NULL */
     int key_fd;        /* in the owner: a kvm-vm fd (without one a kvm-vcpu fd); -1 not known */
     pid_t creator_tid; /* thread that made it; 0 not known */
+    /* 0: not known, or the time to its first sample is not to be told (any more) */
     int64_t created_ns;
     struct identity identity;
     uint32_t n_vcpus;

@@ -152,56 +152,69 @@ static int fill(struct discovery *d, const struct found_vm *vm, const char *labe
 }
 
 struct named {
-    const char *base; /* owned by the VM or the sink */
-    char pid_label[32];
+    char *base; /* owned; NULL: memory is short */
     const struct found_vm *vm;
 };
 
 static int named_compare(const void *a, const void *b)
 {
-    const struct named *const *x = a, *const *y = b;
-    return strcmp((*x)->base, (*y)->base);
+    const struct named *x = a, *y = b;
+    return strcmp(x->base, y->base);
 }
 
-/* What a VM would be called if it were the only one. */
-static void name_it(struct discovery *d, const struct found_vm *vm, struct named *to)
+/* What a VM would be called if it were the only one, as text: names can become one by that. */
+static struct named name_it(struct discovery *d, const struct found_vm *vm)
 {
-    to->vm = vm;
-    (void)snprintf(to->pid_label, sizeof to->pid_label, "pid-%d", (int)vm->owner->pid);
-    if (vm->handle)
-        to->base = d->sink.vm_label(d->sink.ctx, vm->handle);
-    else if (vm->identity.name[0])
-        to->base = vm->identity.name;
-    else
-        to->base = vm->identity.uuid[0] ? vm->identity.uuid : to->pid_label;
+    char pid_label[32];
+    (void)snprintf(pid_label, sizeof pid_label, "pid-%d", (int)vm->owner->pid);
+    const char *base = vm->handle             ? d->sink.vm_label(d->sink.ctx, vm->handle)
+                       : vm->identity.name[0] ? vm->identity.name
+                       : vm->identity.uuid[0] ? vm->identity.uuid
+                                              : pid_label;
+    return (struct named){.base = to_text(base), .vm = vm};
 }
 
-/* Two VMs of one name that the sink has not told apart become name@<pid>. */
-static int fill_all(struct discovery *d, struct roster *roster)
+/* Two VMs of one name that the sink has not told apart become name@<pid>; sorts `named`. */
+static int fill_named(struct discovery *d, struct named *named, struct roster *roster)
 {
-    CLEANUP_FREE struct named *named = calloc(d->n_vms + 1, sizeof *named);
-    CLEANUP_FREE const struct named **sorted = calloc(d->n_vms + 1, sizeof *sorted);
-    if (!named || !sorted)
-        return -ENOMEM;
+    qsort(named, d->n_vms, sizeof *named, named_compare);
     for (size_t i = 0; i < d->n_vms; i++) {
-        name_it(d, d->vms[i], &named[i]);
-        sorted[i] = &named[i];
-    }
-    qsort(sorted, d->n_vms, sizeof *sorted, named_compare);
-    for (size_t i = 0; i < d->n_vms; i++) {
-        const struct found_vm *vm = sorted[i]->vm;
-        const char *base = sorted[i]->base;
+        const struct found_vm *vm = named[i].vm;
+        const char *base = named[i].base;
         CLEANUP_FREE char *label = NULL;
-        bool twice = (i > 0 && strcmp(base, sorted[i - 1]->base) == 0) ||
-                     (i + 1 < d->n_vms && strcmp(base, sorted[i + 1]->base) == 0);
-        if (twice && !vm->handle && asprintf(&label, "%s@%d", base, (int)vm->owner->pid) < 0)
-            return -ENOMEM;
+        bool twice = (i > 0 && strcmp(base, named[i - 1].base) == 0) ||
+                     (i + 1 < d->n_vms && strcmp(base, named[i + 1].base) == 0);
+        if (twice && !vm->handle) {
+            char suffix[TEXT_SUFFIX_BYTES_MAX];
+            (void)snprintf(suffix, sizeof suffix, "@%d", (int)vm->owner->pid);
+            label = text_with_suffix(base, suffix);
+            if (!label)
+                return -ENOMEM;
+        }
         int r = fill(d, vm, label ? label : base, &roster->vms[i]);
         roster->n_vms = i + 1; /* what is to be freed, also after a failure */
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+static int fill_all(struct discovery *d, struct roster *roster)
+{
+    struct named *named = calloc(d->n_vms + 1, sizeof *named);
+    if (!named)
+        return -ENOMEM;
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < d->n_vms; i++) {
+        named[i] = name_it(d, d->vms[i]);
+        r = named[i].base ? 0 : -ENOMEM;
+    }
+    if (r == 0)
+        r = fill_named(d, named, roster);
+    for (size_t i = 0; i < d->n_vms; i++)
+        free(named[i].base);
+    free(named);
+    return r;
 }
 
 static void count_targets(const struct found_vm *vm, struct roster *roster)

@@ -21,6 +21,7 @@ struct group {
     struct group_plan *now;    /* owned; NULL: nothing to read */
     struct layout *layout;     /* of `now`; counted in layout->uses */
     bool fresh;                /* no sweep since `now` was adopted: its `carried` counts */
+    bool adopting;             /* part of an adoption that is not over: not to be served yet */
     uint64_t batch;            /* of the memory that the newest plan with memory brought */
     struct frame_memory *spare[FRAMES_MAX]; /* owned; for frames that have none or an older one */
 };

@@ -46,6 +46,7 @@ struct sampled_target {
     struct bpf_wanted wanted; /* … or while a file of it is visited; object 0: it is pinned */
     /* THREADS: discovery only */
     bool submitted;
+    struct sampled_target *next_leaving; /* of its VM, until the plan that drops it */
     /* THREADS: reaper only */
     bool closed;
     /* THREADS: sampler only, once submitted */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "planner_internal.h"
+#include "text.h"
 
 enum {
     CACHE_LINE = 64,        /* blocks and the status array start on one */
@@ -120,16 +121,17 @@ static int part_namesakes(struct draft *draft, struct labelled *list, size_t n,
 
 static char *with_pid(const struct planned_vm *vm, const char *label)
 {
-    char *out;
-    return asprintf(&out, "%s@%d", label, (int)vm->identity->pid) < 0 ? NULL : out;
+    char suffix[TEXT_SUFFIX_BYTES_MAX];
+    (void)snprintf(suffix, sizeof suffix, "@%d", (int)vm->identity->pid);
+    return text_with_suffix(label, suffix);
 }
 
 /* For the VM whose name looks like another's name@pid: the number is never used twice. */
 static char *with_id(const struct planned_vm *vm, const char *label)
 {
-    char *out;
-    return asprintf(&out, "%s#%llu", label, (unsigned long long)vm->sampled->vm->id) < 0 ? NULL
-                                                                                         : out;
+    char suffix[TEXT_SUFFIX_BYTES_MAX];
+    (void)snprintf(suffix, sizeof suffix, "#%llu", (unsigned long long)vm->sampled->vm->id);
+    return text_with_suffix(label, suffix);
 }
 
 /* How a VM is read; one without targets is not. */
@@ -480,6 +482,7 @@ static void take_effect(struct draft *draft)
         }
         vm->slot = vm->next_slot;
         vm->submitted = true;
+        vm->leaving = NULL;
         for (size_t j = 0; j < vm->n_targets; j++)
             vm->targets[j]->submitted = true;
     }

@@ -269,6 +269,21 @@ static void supersede(struct planner *planner, struct sampled_target **place,
     }
 }
 
+/*
+ * What has left and is back before a commit, as by another source, has never been away: its values
+ * carry over, and whoever compares layouts sees no change.
+ */
+static void come_back(const struct planned_vm *vm, struct sampled_target *target)
+{
+    struct sampled_target *old = vm->leaving;
+    while (old && (old->vcpu != target->vcpu || old->schema != target->schema || old->superseded))
+        old = old->next_leaving;
+    if (!old)
+        return;
+    target->predecessor = old;
+    old->superseded = true;
+}
+
 /* Consumes model->fd. */
 static int add_target(struct planner *planner, struct planned_vm *vm,
                       const struct sampled_target *model)
@@ -291,6 +306,7 @@ static int add_target(struct planner *planner, struct planned_vm *vm,
     if (there) {
         supersede(planner, &vm->targets[at], steal_ptr(&target));
     } else {
+        come_back(vm, target);
         memmove(&vm->targets[at + 1], &vm->targets[at], (vm->n_targets - at) * sizeof *vm->targets);
         vm->targets[at] = steal_ptr(&target);
         vm->n_targets++;
@@ -352,6 +368,8 @@ static void drop_target(struct planner *planner, struct planned_vm *vm, size_t a
     memmove(&vm->targets[at], &vm->targets[at + 1], (vm->n_targets - at) * sizeof *vm->targets);
     if (target->submitted) {
         planner->leaving_targets.items[planner->leaving_targets.n++] = target;
+        target->next_leaving = vm->leaving;
+        vm->leaving = target;
         return;
     }
     if (target->predecessor)

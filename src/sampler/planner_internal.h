@@ -16,6 +16,7 @@ struct planned_vm {
     char *base_label;
     struct sampled_target **targets; /* by vcpu, the VM's own (-1) first */
     size_t n_targets, targets_capacity;
+    struct sampled_target *leaving; /* those that leave with the next plan and were not replaced */
     uint32_t n_vcpus;
     uint32_t slot;      /* SLOT_NONE before the first commit */
     uint32_t next_slot; /* during a commit */

@@ -4,14 +4,21 @@
  * were late or missed in between. A target that could not be read in this tick adds nothing to its
  * VM's rate; when it can be read again, all it gained meanwhile is spread over all of that time. So
  * a sum over vCPUs may be too low for a tick, and is never too high. A gauge is not shown at all in
- * such a tick: a sum that lacks one would be a low that never was.
+ * such a tick: a sum that lacks one would be a low that never was. Nor is a rate in a tick in which
+ * the counter of any vCPU went back: what that one gained will never be known.
  */
 #include "rates.h"
+
+#include "clock.h"
+
+/* The shortest time a rate is told of, where half an interval is not shorter still. */
+#define RESOLUTION_NS (50 * NSEC_PER_MSEC)
 
 /* What the targets of one part come to. */
 struct tally {
     double rates[BURST_STATS_MAX];
     uint8_t seen[BURST_STATS_MAX];
+    uint8_t fell[BURST_STATS_MAX];
     uint64_t levels[BURST_STATS_MAX];
     bool any_level, all_levels;
 };
@@ -25,13 +32,14 @@ static inline uint64_t load_value(const uint8_t *at)
 
 /*
  * Ticks come early where VMs have joined or moved. The few exits of a millisecond are no rate of
- * thousands a second: as resolution counts half of the interval.
+ * thousands a second, so there is a resolution: half of the interval. Of a long one it would be too
+ * much, since where VMs join all the time most ticks are early, and every rate would be too low.
  */
 static int64_t time_between(const struct tick_vm *tick, const struct last_reading *before,
                             const struct last_reading *now)
 {
     int64_t gap_ns = now->read_ns - before->read_ns;
-    return gap_ns <= 0 ? 0 : MAX_OF(gap_ns, tick->interval_ns / 2);
+    return gap_ns <= 0 ? 0 : MAX_OF(gap_ns, MIN_OF(tick->interval_ns / 2, RESOLUTION_NS));
 }
 
 static void add_rates(struct tally *tally, const struct burst_stats *stats, const uint8_t *before,
@@ -44,6 +52,7 @@ static void add_rates(struct tally *tally, const struct burst_stats *stats, cons
         bool counts = gained >= 0; /* else it went back: it was cleared */
         tally->rates[i] += counts ? (double)gained * stats->factors[i] / gap : 0;
         tally->seen[i] |= counts;
+        tally->fell[i] |= !counts;
     }
 }
 
@@ -70,11 +79,14 @@ static void observe_part(const struct tick_vm *tick, const struct burst_part *pa
     struct tally tally;
     memset(tally.rates, 0, stats->n_rates * sizeof tally.rates[0]);
     memset(tally.seen, 0, stats->n_rates * sizeof tally.seen[0]);
+    memset(tally.fell, 0, stats->n_rates * sizeof tally.fell[0]);
     memset(tally.levels, 0, (stats->n_stats - stats->n_rates) * sizeof tally.levels[0]);
     tally.any_level = false;
     tally.all_levels = true;
     for (uint32_t i = part->first; i < part->first + part->n; i++)
         add_target(&tally, stats, tick, i);
+    for (uint32_t i = 0; i < stats->n_rates; i++)
+        tally.seen[i] &= !tally.fell[i];
     const struct burst_tick observed = {
         .now_ns = tick->frame->end_ns,
         .patience_ns = 4 * tick->interval_ns,

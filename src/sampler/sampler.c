@@ -50,7 +50,7 @@ static struct group *most_urgent(struct sampler *sampler, int64_t now_ns, int64_
     struct group *found = NULL;
     for (unsigned i = 0; i < sampler->n_groups; i++) {
         struct group *group = &sampler->groups[i];
-        if (group->interval_ns && group->interval_ns < below_ns &&
+        if (group->interval_ns && !group->adopting && group->interval_ns < below_ns &&
             group_deadline_ns(group) <= now_ns) {
             found = group;
             below_ns = group->interval_ns;
@@ -153,6 +153,19 @@ static bool wants_sweep(const struct group *group, const struct group_plan *plan
 }
 
 /*
+ * Until an adoption is over, the sweeps that are part of it let only those groups through that go
+ * on as they were. Of the others, a frame may be waiting for its publication, and what is in their
+ * newest may be carried over by a group that is not swept yet.
+ */
+static void mark_adopting(struct sampler *sampler, const struct plan *plan)
+{
+    for (unsigned i = 0; i < RINGS_MAX; i++)
+        sampler->groups[i].adopting = sampler->groups[i].fresh;
+    for (unsigned i = 0; i < plan->n_groups; i++)
+        sampler->groups[plan->groups[i]->slot].adopting = true;
+}
+
+/*
  * The groups of a plan take their new layouts; those with newcomers that should not wait are read,
  * and all that was read is published as one generation. Groups that end do so last: the others may
  * carry over blocks from their frames.
@@ -160,6 +173,7 @@ static bool wants_sweep(const struct group *group, const struct group_plan *plan
 static void adopt_groups(struct sampler *sampler, struct plan *plan)
 {
     struct frame *frames[RINGS_MAX] = {NULL};
+    mark_adopting(sampler, plan);
     for (unsigned i = 0; i < plan->n_groups; i++)
         group_plan_carry(plan->groups[i]);
     for (unsigned i = 0; i < plan->n_groups; i++) {
@@ -171,7 +185,7 @@ static void adopt_groups(struct sampler *sampler, struct plan *plan)
     for (unsigned i = 0; i < RINGS_MAX; i++) {
         struct group *group = &sampler->groups[i];
         if (group->now && group->fresh && wants_sweep(group, group->now))
-            frames[i] = group_sweep(group, clock_now_ns(), NULL, NULL);
+            frames[i] = group_sweep(group, clock_now_ns(), serve_due, sampler);
     }
     atomic_fetch_add(&sampler->store->generation, 1);
     for (unsigned i = 0; i < RINGS_MAX; i++) {
@@ -182,6 +196,8 @@ static void adopt_groups(struct sampler *sampler, struct plan *plan)
         if (plan->groups[i])
             group_end(&sampler->groups[plan->groups[i]->slot]);
     }
+    for (unsigned i = 0; i < RINGS_MAX; i++)
+        sampler->groups[i].adopting = false;
     atomic_fetch_add(&sampler->store->generation, 1);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "text.h"
 
+#include <assert.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -58,6 +59,24 @@ char *text_to_utf8(const char *bytes, size_t len)
         len -= taken;
     }
     out[used] = '\0';
+    return out;
+}
+
+char *text_with_suffix(const char *text, const char *suffix)
+{
+    size_t suffix_len = strlen(suffix);
+    size_t len = strlen(text);
+    assert(suffix_len <= TEXT_SUFFIX_BYTES_MAX);
+    if (len > TEXT_BYTES_MAX - TEXT_SUFFIX_BYTES_MAX) {
+        len = TEXT_BYTES_MAX - TEXT_SUFFIX_BYTES_MAX;
+        while (len && ((uint8_t)text[len] & 0xc0) == 0x80)
+            len--; /* in the middle of a character */
+    }
+    char *out = malloc(len + suffix_len + 1);
+    if (!out)
+        return NULL;
+    memcpy(out, text, len);
+    memcpy(out + len, suffix, suffix_len + 1);
     return out;
 }
 

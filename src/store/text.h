@@ -9,6 +9,8 @@
 enum {
     /* Names longer than this are cut: a label is for telling VMs apart, not for storage. */
     TEXT_BYTES_MAX = 1024,
+    /* What tells two of one name apart: see text_with_suffix(). */
+    TEXT_SUFFIX_BYTES_MAX = 32,
 };
 
 /*
@@ -17,6 +19,13 @@ enum {
  * recommends: one for each maximal part of a well-formed sequence. NULL when memory runs out.
  */
 char *text_to_utf8(const char *bytes, size_t len);
+
+/*
+ * A malloc'd, NUL-terminated `text` (valid UTF-8) with `suffix` behind it, at most TEXT_BYTES_MAX
+ * in all: of a long text a character or more goes, of the suffix (at most TEXT_SUFFIX_BYTES_MAX)
+ * none, so that what differs in it differs. NULL when memory runs out.
+ */
+char *text_with_suffix(const char *text, const char *suffix);
 
 /*
  * Appends `text` (valid UTF-8) to `to` as the inside of a Prometheus label value: backslash, quote

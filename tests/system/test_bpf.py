@@ -167,5 +167,36 @@ def _():
         tap.equal(len(demo.vms), 1)
 
 
+@t.test("a reload to BPF alone: the recording and the distribution have every tick over the change")
+def _():
+    setup()
+    base = "sampling: {interval: 20ms}\n"
+    vm = f"web{os.getpid()}"
+    count = f'kvm_vcpu_exits_tick_rate_count{{vm="{vm}"}}'
+    with lab.DemoVms(name=vm, vcpus=2, load="mix") as _demo, \
+            lab.Daemon(base + "discovery: {sources: [statsfd, bpf]}\n") as daemon:
+        def observed():
+            return int(series(daemon).get(count, 0))
+
+        first_sample(daemon, vm)
+        tap.wait_for(lambda: observed() >= 5, what="ticks by stats fds")
+        tap.equal(info(daemon, vm), "statsfd", "source")
+        daemon.reload(base + "discovery: {sources: [bpf]}\n")
+        tap.wait_for(lambda: info(daemon, vm) == "bpf", what="the change")
+        changed = observed()
+        tap.wait_for(lambda: observed() >= changed + 5, what="ticks by BPF")
+        before = observed()
+        answer = daemon.get(f"/api/v1/history?vm={vm}&stat=exits")
+        after = observed()
+        tap.equal(answer.status, 200, answer.text[:300])
+        vcpus = [target for target in answer.json()["targets"] if target["vcpu"] is not None]
+        tap.equal(len(vcpus), 2)
+        for target in vcpus:
+            # All but the first have a rate, and each is an observation.
+            rates = target["stats"][0]["rates"]
+            tap.equal([i for i, rate in enumerate(rates) if rate is None], [0], "without a rate")
+            tap.between(before, len(rates) - 1, after, "ticks recorded")
+
+
 if __name__ == "__main__":
     t.main()

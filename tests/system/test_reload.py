@@ -200,6 +200,33 @@ def _():
         tap.wait_for(lambda: n_read() == 3, what="all VMs")
 
 
+@t.test("how long a VM took to be found is told once, not when a rule lets it in again")
+def _():
+    tap.require_kvm()
+    count, a, b = "kvmstatd_discovery_seconds_count", f"{NAME}-0", f"{NAME}-1"
+
+    def only(vm):
+        return "sampling:\n  interval: 10ms\n  rules:\n" \
+            f'    - {{match: {{vm: "{vm}"}}, enabled: true}}\n' \
+            '    - {match: {vm: "*"}, enabled: false}\n'
+    with lab.Daemon(only(a)) as daemon, lab.DemoVms(vms=2, vcpus=1, name=NAME) as demo:
+        tap.equal(sorted(vm for vm, _ in demo.vms), [a, b])
+        reloaded = Reloaded(daemon)
+        first_sample(daemon, a)
+        tap.wait_for(lambda: value(daemon, count) == 1, what="the first to be counted")
+        tap.wait_for(lambda: [r for r in rows(daemon) if r["reason"] == "disabled"],
+                     what="the second to be found")
+        for vm, other in ((b, a), (a, b)):
+            reloaded(only(vm))
+            first_sample(daemon, vm)
+            tap.wait_for(lambda: f'kvm_vm_info{{vm="{other}"' not in daemon.metrics(),
+                         what="the other to go")
+            # It is counted before its second tick.
+            ticks_then = value(daemon, "kvmstatd_ticks_total")
+            tap.wait_for(lambda: value(daemon, "kvmstatd_ticks_total") >= ticks_then + 2)
+            tap.equal(value(daemon, count), 1, f"counts after {vm} was let in")
+
+
 @t.test("rescan, log level, dumps and their directory")
 def _():
     tap.require_kvm()

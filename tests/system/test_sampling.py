@@ -3,7 +3,10 @@
 
 import os
 import re
+import shutil
 import signal
+import sys
+import tempfile
 import time
 from fractions import Fraction
 
@@ -239,6 +242,42 @@ def _():
             first_sample(daemon, f"db@{second.vms[0][1]}")
             tap.check('vm="db"' not in daemon.metrics())
         tap.wait_for(lambda: 'kvm_vm_info{vm="db",' in daemon.metrics(), what="the plain name")
+
+
+class NamedVmm(kvmfd.TinyVmm):
+    """One that is taken for kvmtool, which lets a VM have any name."""
+
+    def __init__(self, folder, name):  # pylint: disable=super-init-not-called
+        lab.Process.__init__(self, [f"{folder}/lkvm", kvmfd.__file__, "--name", name])
+        try:
+            for command in ("vm a", "vcpu a 0", "stats a/0"):
+                self.tell(command)
+        except BaseException:
+            self.end()
+            raise
+
+
+@t.test("two VMs of one name that is longer than a label are told apart, read or not")
+def _():
+    setup()
+    name = f"long-{os.getpid()}-".ljust(1100, "x")
+    off = FAST + "  rules: [{match: {vm: 'long-*'}, enabled: false}]\n"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(sys.executable, f"{folder}/lkvm")
+        with NamedVmm(folder, name) as first, NamedVmm(folder, name) as second, \
+                lab.Daemon(FAST) as daemon:
+            wanted = {first.pid, second.pid}
+
+            def ends(reason):
+                """What is behind the last @ in the names of these VMs in the list."""
+                return {int(v["vm"].rpartition("@")[2])
+                        for v in daemon.get("/api/v1/vms").json()["vms"]
+                        if v["pid"] in wanted and v["reason"] == reason and "@" in v["vm"]}
+            tap.wait_for(lambda: ends(None) == wanted, what="both, read")
+            found = re.findall(r'^kvm_vm_info[{]vm="long-[^"]*@(\d+)"', daemon.metrics(), re.M)
+            tap.equal({int(pid) for pid in found}, wanted, "their labels")
+            daemon.reload(off)
+            tap.wait_for(lambda: ends("disabled") == wanted, what="both, not read")
 
 
 if __name__ == "__main__":

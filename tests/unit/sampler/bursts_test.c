@@ -46,11 +46,16 @@ static struct seen look(struct rig *rig, const struct fake_vm *vm, int32_t vcpu)
     return seen;
 }
 
+static double rate_over(struct seen before, struct seen now, int64_t resolution_ns)
+{
+    int64_t gap_ns = MAX_OF(now.read_ns - before.read_ns, resolution_ns);
+    return (double)(now.exits - before.exits) * 1e9 / (double)gap_ns;
+}
+
 /* At intervals of 5 ms. After a late tick the next one may come soon: half of that counts. */
 static double rate_between(struct seen before, struct seen now)
 {
-    int64_t gap_ns = MAX_OF(now.read_ns - before.read_ns, 5 * NSEC_PER_MSEC / 2);
-    return (double)(now.exits - before.exits) * 1e9 / (double)gap_ns;
+    return rate_over(before, now, 5 * NSEC_PER_MSEC / 2);
 }
 
 /* What is kept of a VM; vcpu -1: of all its vCPUs, or of the VM scope. */
@@ -207,6 +212,31 @@ START_TEST(counter_that_went_back_is_no_observation)
 }
 END_TEST
 
+/* Of all vCPUs together: what the others gained is no rate of the whole. */
+START_TEST(sum_of_which_one_went_back_is_no_observation)
+{
+    struct pair p;
+    pair_start(&p, quick);
+    fake_target_set(p.fds[0], 10);
+    fake_target_set(p.fds[1], 1000);
+    tick(&p.rig);
+    ck_assert(peak(&p.rig, &p.vm, -1) < 0);
+    ck_assert_uint_eq(observations(&p.rig, &p.vm, -1), 0);
+    struct seen a = look(&p.rig, &p.vm, 0), b = look(&p.rig, &p.vm, 1);
+    fake_target_set(p.fds[0], 30);
+    fake_target_set(p.fds[1], 1001);
+    tick(&p.rig);
+    double rate = rate_between(a, look(&p.rig, &p.vm, 0)) + rate_between(b, look(&p.rig, &p.vm, 1));
+    ck_assert(peak(&p.rig, &p.vm, -1) == rate);
+    ck_assert_uint_eq(observations(&p.rig, &p.vm, -1), 1);
+    fake_target_set(p.fds[0], 40);
+    fake_target_set(p.fds[1], 1); /* in whichever order */
+    tick(&p.rig);
+    ck_assert_uint_eq(observations(&p.rig, &p.vm, -1), 1);
+    pair_stop(&p);
+}
+END_TEST
+
 /* A vCPU with a past joins: its first reading is no burst, its second counts. */
 START_TEST(plugged_vcpu_counts_from_its_second_reading)
 {
@@ -298,20 +328,73 @@ START_TEST(change_of_source_has_no_gap)
 }
 END_TEST
 
+/* Nor the one by which it has been taken away and added again, both before the same commit. */
+START_TEST(removed_and_back_in_one_commit_has_no_gap)
+{
+    struct pair p;
+    pair_start(&p, quick);
+    tick(&p.rig);
+    struct seen before = look(&p.rig, &p.vm, 1);
+    planner_target_remove(p.rig.planner, p.vm.planned, 1);
+    close(p.fds[1]);
+    p.fds[1] = fake_target_from(&p.rig, &p.vm, 1, TARGET_SOURCE_HANDOFF);
+    fake_target_set(p.fds[1], before.exits + 70000);
+    ck_assert_int_eq(planner_commit(p.rig.planner), 0);
+    tick(&p.rig);
+    ck_assert(peak(&p.rig, &p.vm, -1) == rate_between(before, look(&p.rig, &p.vm, 1)));
+    pair_stop(&p);
+}
+END_TEST
+
+/* A VM that comes to a slow group has it all read at once. */
+static struct fake_vm join(struct pair *p, const char *name)
+{
+    struct fake_vm vm = fake_vm_start(&p->rig, name);
+    close(fake_target(&p->rig, &vm, 0));
+    ck_assert_int_eq(planner_commit(p->rig.planner), 0);
+    rig_step(&p->rig);
+    return vm;
+}
+
+/* Of ticks whose interval is long. */
+static const int64_t resolution_ns = 50 * NSEC_PER_MSEC;
+
 /* Ticks come early where VMs join: a single exit in a millisecond is no thousand a second. */
 START_TEST(early_tick_fakes_no_spike)
 {
     struct pair p;
     pair_start(&p, "sampling: {interval: 10s}\n");
     fake_target_set(p.fds[1], 6);
-    struct fake_vm other = fake_vm_start(&p.rig, "a");
-    close(fake_target(&p.rig, &other, 0));
-    ck_assert_int_eq(planner_commit(p.rig.planner), 0);
-    rig_step(&p.rig);
+    struct seen before = look(&p.rig, &p.vm, 1);
+    struct fake_vm other = join(&p, "a");
     ck_assert_uint_eq(look(&p.rig, &p.vm, 1).exits, 6);
-    ck_assert(peak(&p.rig, &p.vm, -1) == 0.2); /* in five seconds */
+    ck_assert(peak(&p.rig, &p.vm, -1) == rate_over(before, look(&p.rig, &p.vm, 1), resolution_ns));
     pair_stop(&p);
     fake_vm_kill(&other);
+}
+END_TEST
+
+/* Where VMs join all the time, ticks are early all the time: they count by their own time. */
+START_TEST(early_ticks_in_a_row_have_real_rates)
+{
+    struct pair p;
+    struct fake_vm others[3];
+    double highest = 0;
+    pair_start(&p, "sampling: {interval: 10s}\n");
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        struct seen before = look(&p.rig, &p.vm, 0);
+        fake_target_set(p.fds[0], before.exits + 100 * (i + 1));
+        while (clock_now_ns() <= before.read_ns + resolution_ns)
+            sleep_ms(1);
+        others[i] = join(&p, "other");
+        struct seen now = look(&p.rig, &p.vm, 0);
+        ck_assert_uint_ne(now.exits, before.exits);
+        highest = MAX_OF(highest, rate_over(before, now, 0));
+        ck_assert(peak(&p.rig, &p.vm, -1) == highest);
+    }
+    pair_stop(&p);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        fake_vm_kill(&others[i]);
 }
 END_TEST
 
@@ -462,11 +545,14 @@ Suite *bursts_suite(void)
     tcase_add_test(tc, rate_is_what_the_readings_say);
     tcase_add_test(tc, held_vcpu_comes_back_without_a_spike);
     tcase_add_test(tc, counter_that_went_back_is_no_observation);
+    tcase_add_test(tc, sum_of_which_one_went_back_is_no_observation);
     tcase_add_test(tc, plugged_vcpu_counts_from_its_second_reading);
     tcase_add_test(tc, vcpu_that_comes_back_goes_on);
     tcase_add_test(tc, layouts_and_moves_lose_nothing);
     tcase_add_test(tc, change_of_source_has_no_gap);
+    tcase_add_test(tc, removed_and_back_in_one_commit_has_no_gap);
     tcase_add_test(tc, early_tick_fakes_no_spike);
+    tcase_add_test(tc, early_ticks_in_a_row_have_real_rates);
     tcase_add_test(tc, peak_of_an_unreadable_vm_goes);
     tcase_add_test(tc, gauges_have_a_high_and_a_low);
     tcase_add_test(tc, configuration_keeps_what_stays);

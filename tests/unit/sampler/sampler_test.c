@@ -318,29 +318,6 @@ START_TEST(leaving_vcpu_keeps_its_share)
 }
 END_TEST
 
-START_TEST(namesakes_are_told_apart)
-{
-    struct rig rig;
-    char expected[64];
-    rig_prepare(&rig, fast);
-    struct fake_vm a = fake_vm_start(&rig, "db"), b = fake_vm_start(&rig, "db");
-    ck_assert_int_eq(planner_commit(rig.planner), 0);
-    snprintf(expected, sizeof expected, "db@%d", a.pid);
-    ck_assert_str_eq(planner_vm_label(a.planned), expected);
-    struct fake_vm c = fake_vm_start(&rig, expected); /* a name that looks like another's label */
-    ck_assert_int_eq(planner_commit(rig.planner), 0);
-    ck_assert_str_ne(planner_vm_label(a.planned), planner_vm_label(c.planned));
-    planner_vm_remove(rig.planner, a.planned);
-    planner_vm_remove(rig.planner, c.planned);
-    ck_assert_int_eq(planner_commit(rig.planner), 0);
-    ck_assert_str_eq(planner_vm_label(b.planned), "db");
-    rig_stop(&rig);
-    fake_vm_kill(&a);
-    fake_vm_kill(&b);
-    fake_vm_kill(&c);
-}
-END_TEST
-
 START_TEST(limits_hold)
 {
     struct rig rig;
@@ -434,8 +411,10 @@ START_TEST(moving_vm_is_there_exactly_once)
     pthread_t thread;
     rig_start(&rig, fast);
     struct fake_vm a = fake_vm_start(&rig, "a"), b = fake_vm_start(&rig, "b");
+    struct fake_vm stays = fake_vm_start(&rig, "stays"); /* is served within the others' sweeps */
     close(fake_target(&rig, &a, 0));
     close(fake_target(&rig, &b, 0));
+    close(fake_target(&rig, &stays, 0));
     ck_assert_int_eq(planner_commit(rig.planner), 0);
     wait_exits(&rig, a.id, 0, 0);
     wait_exits(&rig, b.id, 0, 0);
@@ -446,7 +425,7 @@ START_TEST(moving_vm_is_there_exactly_once)
         char yaml[256];
         snprintf(yaml, sizeof yaml,
                  "sampling: {rules: [{match: {vm: a}, interval: %dms}, "
-                 "{match: {vm: b}, interval: %dms}]}\n",
+                 "{match: {vm: b}, interval: %dms}, {match: {vm: stays}, interval: 1ms}]}\n",
                  i % 2 ? 3 : 7 + i, i % 2 ? 7 : 3);
         rig_set_config(&rig, yaml);
         ck_assert_int_eq(planner_commit(rig.planner), 0);
@@ -456,6 +435,7 @@ START_TEST(moving_vm_is_there_exactly_once)
     pthread_join(thread, NULL);
     ck_assert_uint_gt(watcher.views, 100);
     rig_stop(&rig);
+    fake_vm_kill(&stays);
     fake_vm_kill(&a);
     fake_vm_kill(&b);
 }
@@ -570,7 +550,6 @@ static Suite *suite(void)
     tcase_add_test(tc, failed_read_holds_the_last_values);
     tcase_add_test(tc, held_values_are_carried_over);
     tcase_add_test(tc, leaving_vcpu_keeps_its_share);
-    tcase_add_test(tc, namesakes_are_told_apart);
     tcase_add_test(tc, limits_hold);
     tcase_add_test(tc, overruns_are_missed_ticks);
     tcase_add_test(tc, moving_vm_is_there_exactly_once);
@@ -583,5 +562,6 @@ static Suite *suite(void)
 
 int main(void)
 {
-    return testing_run(suite(), bursts_suite(), delayed_suite(), (Suite *)NULL);
+    return testing_run(suite(), bursts_suite(), delayed_suite(), return_suite(), labels_suite(),
+                       (Suite *)NULL);
 }

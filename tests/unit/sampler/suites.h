@@ -5,3 +5,5 @@
 
 Suite *bursts_suite(void);
 Suite *delayed_suite(void);
+Suite *labels_suite(void);
+Suite *return_suite(void);

@@ -115,6 +115,29 @@ START_TEST(text_is_cut_at_a_character)
 }
 END_TEST
 
+/* However long the text, and whatever character stands at the cut: the suffix is there, whole. */
+START_TEST(suffix_of_a_long_text_stays)
+{
+    char text[TEXT_BYTES_MAX + 1];
+    for (size_t len = TEXT_BYTES_MAX - 2 * TEXT_SUFFIX_BYTES_MAX; len <= TEXT_BYTES_MAX; len++) {
+        size_t at = len % 2;
+        memset(text, 'x', at);
+        for (; at < len; at += 2)
+            memcpy(text + at, "\xc3\xbc", 2);
+        text[len] = '\0';
+        char *out = text_with_suffix(text, "@0123456789012345678901234567890");
+        char *again = text_to_utf8(out, strlen(out));
+        ck_assert_str_eq(out, again); /* not too long, and valid */
+        ck_assert_str_eq(strchr(out, '@'), "@0123456789012345678901234567890");
+        size_t kept = strlen(out) - TEXT_SUFFIX_BYTES_MAX;
+        ck_assert_mem_eq(out, text, kept);
+        ck_assert_uint_ge(kept + 1, MIN_OF(len, (size_t)TEXT_BYTES_MAX - TEXT_SUFFIX_BYTES_MAX));
+        free(out);
+        free(again);
+    }
+}
+END_TEST
+
 START_TEST(identity_renders_its_label)
 {
     struct vm_identity *id;
@@ -251,6 +274,7 @@ static Suite *suite(void)
     tcase_add_test(tc, schemas_are_bounded);
     tcase_add_test(tc, text_becomes_utf8);
     tcase_add_test(tc, text_is_cut_at_a_character);
+    tcase_add_test(tc, suffix_of_a_long_text_stays);
     tcase_add_test(tc, identity_renders_its_label);
     tcase_add_test(tc, pinned_and_newest_are_never_free);
     tcase_add_test(tc, frames_do_not_change_under_readers);
