@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import tempfile
 
@@ -214,6 +215,36 @@ def _():
             stack.enter_context(lab.DemoVms(name="later", stats_fds="keep"))
             first_sample(daemon, "later")
             tap.equal(set(asked(trace, daemon.pid)), {daemon.pid})
+
+
+def free_low_ports(n):
+    """Ports of loopback that take CAP_NET_BIND_SERVICE."""
+    with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as f:
+        candidates = range(1, min(int(f.read()), 1024))
+    found = []
+    for port in reversed(candidates):
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == n:
+            return found
+    return tap.skip("no port of this host needs a capability")
+
+
+@t.test("a drop-in's CAP_NET_BIND_SERVICE is kept: low ports are opened, at the start and at a reload")
+def _():
+    tap.require_root()
+    first, second = free_low_ports(2)
+    listen = "discovery: {{sources: [statsfd]}}\nweb: {{listen: ['127.0.0.1:{}']}}\n".format
+    own = bits(["net_bind_service"])
+    with As(["sys_ptrace", "net_bind_service"]) as unit, \
+            lab.Daemon(listen(first), prefix=unit.prefix(), listen=False, wait=False) as daemon:
+        daemon.url = f"http://127.0.0.1:{first}"
+        daemon.wait_ready()
+        check_threads(daemon, own | bits(["sys_ptrace"]), own)
+        daemon.reload(listen(second))
+        daemon.url = f"http://127.0.0.1:{second}"
+        daemon.wait_ready()
 
 
 @t.test("root by hand: all but the three of discovery and two of his own paths and ports are dropped")
