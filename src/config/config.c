@@ -90,7 +90,11 @@ int config_load(const char *path, bool regular, struct config **ret_config,
     CLEANUP_FREE char *text = NULL;
     size_t len;
     int r = file_read(path, regular, "kvmstatd.yaml", &text, &len, ret_error);
-    return r < 0 ? r : config_parse(path, text, len, ret_config, ret_error);
+    if (r == 0)
+        r = config_parse(path, text, len, ret_config, ret_error);
+    if (r == 0)
+        (*ret_config)->of_file = true;
+    return r;
 }
 
 static bool glob_matches(const char *glob, const char *text)

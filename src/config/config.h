@@ -61,6 +61,7 @@ struct config_rule {
 
 struct config {
     atomic_uint refs;
+    bool of_file; /* read from one; false: the defaults */
     struct {
         int64_t interval_ns;
         size_t n_cpus; /* cpu_affinity; 0: inherited */

@@ -19,6 +19,8 @@ MUST_USE int app_start(struct app *app);
  * -errno.
  */
 MUST_USE int app_reload(struct app *app, struct config *config, struct config_error *ret_error);
+/* The configuration in force, borrowed: until the next app_reload(). */
+const struct config *app_config(const struct app *app);
 /* Writes the recordings of all VMs to a file, where recorder.dump_on wants it. */
 void app_dump(struct app *app);
 /* Counts a reload that failed. */

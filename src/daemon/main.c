@@ -187,17 +187,18 @@ static int apply_arguments(const struct options *options, struct config *config)
 }
 
 /*
- * At a start the file may be a pipe. Read `again`, a pipe would hold up this thread until somebody
- * writes, or be at its end, which is an empty configuration and a valid one. Returns 0, or -errno
- * with the message in *ret_error.
+ * `in_force` is NULL at a start, where the file may be a pipe. Read again, a pipe would hold up
+ * this thread until somebody writes, or be at its end, which is an empty configuration and a valid
+ * one. Nor does a file that has gone, perhaps while it is being replaced, mean the defaults: users
+ * and TLS would go with it. Returns 0, or -errno with the message in *ret_error.
  */
-static int read_config(const struct options *options, bool again, struct config **ret_config,
-                       struct config_error *ret_error)
+static int read_config(const struct options *options, const struct config *in_force,
+                       struct config **ret_config, struct config_error *ret_error)
 {
     CLEANUP(cleanup_config_unref) struct config *config = NULL;
     const char *path = options->config_path ? options->config_path : DEFAULT_CONFIG;
-    int r = config_load(path, again, &config, ret_error);
-    if (r == -ENOENT && !options->config_path)
+    int r = config_load(path, in_force != NULL, &config, ret_error);
+    if (r == -ENOENT && !options->config_path && !(in_force && in_force->of_file))
         r = config_defaults(&config);
     if (r == 0)
         r = apply_arguments(options, config);
@@ -225,7 +226,8 @@ static void reload(const struct options *options, struct app *app, struct servic
     CLEANUP(cleanup_config_unref) struct config *config = NULL;
     struct config_error error;
     service_reloading();
-    if (read_config(options, true, &config, &error) < 0 || app_reload(app, config, &error) < 0) {
+    if (read_config(options, app_config(app), &config, &error) < 0 ||
+        app_reload(app, config, &error) < 0) {
         log_error("config", "%s; the configuration in force stays", error.message);
         app_reload_failed(app);
     }
@@ -332,7 +334,7 @@ int main(int argc, char **argv)
     size_t n_gone = fdstore_drop_gone(&passed);
     if (options.log_level && log_level_parse(options.log_level, &level) < 0)
         return wrong_usage("--log.level wants error, warn, info or debug, not ", options.log_level);
-    if (read_config(&options, false, &config, &error) < 0) {
+    if (read_config(&options, NULL, &config, &error) < 0) {
         fprintf(stderr, "%s\n", error.message);
         return EXIT_USAGE;
     }

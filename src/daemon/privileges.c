@@ -10,11 +10,16 @@
 #define BIT(cap) (UINT64_C(1) << (cap))
 
 /*
- * Root who starts the daemon by hand goes on as root, whom files obey: this keeps no secret from
- * him. What he expects of his own paths and ports he keeps, too: /run/kvmstatd may be the
- * service's, and a reload may open port 443.
+ * Whoever has it, by a drop-in of the unit say, has it for web.listen, and a reload may open port
+ * 443. It is good for nothing else, so all threads may have it.
  */
-#define OF_ROOT (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_NET_BIND_SERVICE))
+#define OF_ANYBODY BIT(CAP_NET_BIND_SERVICE)
+
+/*
+ * Root who starts the daemon by hand goes on as root, whom files obey: this keeps no secret from
+ * him. What he expects of his own paths he keeps, too: /run/kvmstatd may be the service's.
+ */
+#define OF_ROOT BIT(CAP_DAC_OVERRIDE)
 
 static const struct {
     cap_value_t cap;
@@ -92,7 +97,7 @@ static void drop_bounding(uint64_t kept)
 int privileges_keep(uint64_t wanted)
 {
     uint64_t had = permitted();
-    uint64_t kept = had & (geteuid() == 0 ? wanted | OF_ROOT : wanted);
+    uint64_t kept = had & (wanted | OF_ANYBODY | (geteuid() == 0 ? OF_ROOT : 0));
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     if (had == 0)
         return 0; /* a sandbox may forbid the call, where there is nothing to drop */

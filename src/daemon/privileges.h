@@ -23,7 +23,8 @@ uint64_t privileges_of_sampler(const struct config *config);
 
 /*
  * The calling thread keeps `wanted` of what it has, nobody it makes gets more, and no program that
- * is executed would. Returns 0 or -errno.
+ * is executed would. Besides, CAP_NET_BIND_SERVICE is always kept, and of root CAP_DAC_OVERRIDE.
+ * Returns 0 or -errno.
  */
 MUST_USE int privileges_keep(uint64_t wanted);
 

@@ -142,6 +142,11 @@ int app_reload(struct app *app, struct config *config, struct config_error *ret_
     return 0;
 }
 
+const struct config *app_config(const struct app *app)
+{
+    return app->config;
+}
+
 void app_reload_failed(struct app *app)
 {
     atomic_store(&app->store->self.config_reload_ok, false);

@@ -27,6 +27,11 @@ enum {
     ACCEPTS_AT_ONCE = 256,
     MESSAGES_AT_ONCE = 16, /* of one connection, before the others get their turn */
     OPEN_AGAIN_MS = 5000,
+    /*
+     * For looking up who may: this, what web.listen may take and a quarter of the unit's
+     * WatchdogSec= are less than the whole of it.
+     */
+    LOOKUPS_MS = 8000,
     RESUME_MS = 50,
     FDS_PER_CONNECTION = 2,
     /* For answers that the peer has not read; the kernel doubles it. */
@@ -254,6 +259,19 @@ static const char *why_not(int error)
                                   : strerrordesc_np(-error);
 }
 
+static const char *why_unknown(int error)
+{
+    return error == -ETIMEDOUT ? "timed out" : strerrordesc_np(-error);
+}
+
+static int resolve_users(const struct config *config, struct handoff_users *ret_users,
+                         const char **ret_unknown)
+{
+    return handoff_users_resolve(&config->handoff.allow_users,
+                                 clock_now_ns() + LOOKUPS_MS * NSEC_PER_MSEC, ret_users,
+                                 ret_unknown);
+}
+
 static void open_socket(struct handoff *h)
 {
     const char *path = h->config->handoff.socket;
@@ -329,11 +347,10 @@ int handoff_prepare(const struct handoff *h, const struct config *former,
     const char *path = config->handoff.socket;
     bool stays = listens_for(former) && strcmp(former->handoff.socket, path) == 0;
     const char *unknown = "they";
-    int r = handoff_users_resolve(&config->handoff.allow_users, &prepared.users, &unknown);
+    int r = resolve_users(config, &prepared.users, &unknown);
     if (r < 0) { /* nobody is turned out because the user database does not answer just now */
         (void)snprintf(ret_error->message, sizeof ret_error->message,
-                       "handoff.allow_users: %s cannot be looked up: %s", unknown,
-                       strerrordesc_np(-r));
+                       "handoff.allow_users: %s cannot be looked up: %s", unknown, why_unknown(r));
         return r;
     }
     if (h->passed_fd < 0 && !stays && listens_for(config) && prepared.users.n)
@@ -422,14 +439,14 @@ int handoff_start(struct handoff *h)
         r = handoff_closer_new(&h->kvm_closer);
     if (r < 0)
         return r;
-    r = handoff_users_resolve(&h->config->handoff.allow_users, &h->users, &unknown);
+    r = resolve_users(h->config, &h->users, &unknown);
     if (r == -ENOMEM)
         return r;
     if (r < 0) /* the others are not to wait for it */
         log_warn(
             "handoff",
             "%s (handoff.allow_users) cannot be looked up: %s; looking again at the next reload",
-            unknown, strerrordesc_np(-r));
+            unknown, why_unknown(r));
     h->started = true;
     if (is_wanted(h))
         open_socket(h);

@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "clock.h"
 #include "log.h"
+#include "timed_call.h"
 #include "unix_socket.h"
 
 enum {
@@ -20,8 +22,13 @@ enum {
 
 /* --- users --- */
 
-/* Returns 0, -ENOENT (nobody has the name) or another -errno. */
-static int look_up(const char *name, uid_t *ret_uid)
+struct lookup {
+    int result; /* 0, -ENOENT (nobody has the name) or another -errno */
+    uid_t uid;
+    char name[];
+};
+
+static int ask_for(const char *name, uid_t *ret_uid)
 {
     struct passwd entry, *found;
     for (size_t size = PASSWD_BYTES_FIRST; size <= PASSWD_BYTES_MAX; size *= 2) {
@@ -41,17 +48,43 @@ static int look_up(const char *name, uid_t *ret_uid)
     return -ENOENT;
 }
 
-/* The configuration has seen to it that what begins with a digit is a uid. */
-static int resolve(const char *text, uid_t *ret_uid)
+static void lookup_run(void *data)
 {
+    struct lookup *lookup = data;
+    lookup->result = ask_for(lookup->name, &lookup->uid);
+}
+
+/* Returns 0, -ENOENT (nobody has the name), -ETIMEDOUT or another -errno. */
+static int look_up(const char *name, int64_t until_ns, uid_t *ret_uid)
+{
+    size_t size = strlen(name) + 1;
+    struct lookup *lookup = malloc(sizeof *lookup + size);
+    if (!lookup)
+        return -ENOMEM;
+    memcpy(lookup->name, name, size);
+    int r = timed_call("kvmstatd-lookup", lookup_run, free, lookup, until_ns);
+    if (r < 0)
+        return r;
+    r = lookup->result;
+    if (r == 0)
+        *ret_uid = lookup->uid;
+    free(lookup);
+    return r;
+}
+
+/* The configuration has seen to it that what begins with a digit is a uid. */
+static int resolve(const char *text, int64_t until_ns, uid_t *ret_uid)
+{
+    /* Half of what is left: those that come after one that hangs have their time, too. */
+    int64_t now_ns = clock_now_ns();
     if (text[0] < '0' || text[0] > '9')
-        return look_up(text, ret_uid);
+        return look_up(text, now_ns + (until_ns - now_ns) / 2, ret_uid);
     *ret_uid = (uid_t)strtoul(text, NULL, 10);
     return 0;
 }
 
-int handoff_users_resolve(const struct string_list *names, struct handoff_users *ret_users,
-                          const char **ret_unknown)
+int handoff_users_resolve(const struct string_list *names, int64_t until_ns,
+                          struct handoff_users *ret_users, const char **ret_unknown)
 {
     char missing[256];
     size_t n_missing = 0, at = 0;
@@ -61,7 +94,7 @@ int handoff_users_resolve(const struct string_list *names, struct handoff_users 
         return -ENOMEM;
     for (size_t i = 0; i < names->n; i++) {
         uid_t uid;
-        int r = resolve(names->items[i], &uid);
+        int r = resolve(names->items[i], until_ns, &uid);
         if (r == 0) {
             if (!handoff_users_find(&users, uid))
                 users.users[users.n++].uid = uid;

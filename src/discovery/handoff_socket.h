@@ -17,13 +17,14 @@ struct handoff_users {
 };
 
 /*
- * Looks the names up, which may take as long as the system's user database takes. Names that nobody
- * has are said in one log line and left out. Returns 0, -ENOMEM, or another -errno: then
+ * Looks the names up, as long as the system's user database takes for that, but not beyond
+ * `until_ns` (clock_now_ns()) for all of them. Names that nobody has are said in one log line and
+ * left out. Returns 0, -ENOMEM, or another -errno (-ETIMEDOUT where there was no answer): then
  * *ret_unknown is a name (of `names`) of which the database could not say whether it has it. The
  * others are there.
  */
-MUST_USE int handoff_users_resolve(const struct string_list *names, struct handoff_users *ret_users,
-                                   const char **ret_unknown);
+MUST_USE int handoff_users_resolve(const struct string_list *names, int64_t until_ns,
+                                   struct handoff_users *ret_users, const char **ret_unknown);
 void handoff_users_free(struct handoff_users *users);
 /* NULL: may not hand over. */
 struct handoff_user *handoff_users_find(struct handoff_users *users, uid_t uid);

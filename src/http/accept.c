@@ -30,8 +30,8 @@ static void listener_free(struct listener *listener)
 }
 DEFINE_CLEANUP(struct listener *, listener_free)
 
-static int listener_new(const char *text, bool share, struct listener **ret_listener,
-                        struct config_error *ret_error)
+static int listener_new(const char *text, const struct listen_how *how,
+                        struct listener **ret_listener, struct config_error *ret_error)
 {
     CLEANUP(cleanup_listener_free) struct listener *listener = calloc(1, sizeof *listener);
     if (!listener)
@@ -40,7 +40,7 @@ static int listener_new(const char *text, bool share, struct listener **ret_list
     listener->text = strdup(text);
     if (!listener->text)
         return -ENOMEM;
-    int r = listen_open_text(text, share, &listener->socket, ret_error);
+    int r = listen_open_text(text, how, &listener->socket, ret_error);
     if (r < 0)
         return r;
     *ret_listener = steal_ptr(&listener);
@@ -227,11 +227,11 @@ void acceptor_deinit(struct acceptor *acceptor)
     (void)pthread_mutex_destroy(&acceptor->lock);
 }
 
-int acceptor_add(struct acceptor *acceptor, const char *text, bool share,
+int acceptor_add(struct acceptor *acceptor, const char *text, const struct listen_how *how,
                  struct config_error *ret_error)
 {
     CLEANUP(cleanup_listener_free) struct listener *listener = NULL;
-    int r = listener_new(text, share, &listener, ret_error);
+    int r = listener_new(text, how, &listener, ret_error);
     if (r < 0)
         return r;
     /* Nothing is waited for yet, but the place in the epoll set is there: opening cannot fail. */

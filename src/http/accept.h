@@ -64,10 +64,10 @@ void acceptor_stop(struct acceptor *acceptor);
 void acceptor_deinit(struct acceptor *acceptor);
 
 /*
- * Opens an address (listen.h says how, and what `share` is) and takes no connection from it yet.
+ * Opens an address (listen.h says how) and takes no connection from it yet.
  * Returns 0 or -errno with *ret_error filled.
  */
-MUST_USE int acceptor_add(struct acceptor *acceptor, const char *text, bool share,
+MUST_USE int acceptor_add(struct acceptor *acceptor, const char *text, const struct listen_how *how,
                           struct config_error *ret_error);
 /* Takes connections from all of them. Cannot fail. */
 void acceptor_open(struct acceptor *acceptor);

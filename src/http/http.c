@@ -38,6 +38,11 @@ enum {
     HISTORIES_MAX = 16,
     HISTORIES_PER_PEER = 4,
     HISTORIES_NICE = 5,
+    /*
+     * For the names in web.listen. The C library's resolver gives a server 5 s, so the second one
+     * gets its turn. The unit's WatchdogSec= is waiting meanwhile (see discovery/handoff.c).
+     */
+    LOOKUPS_MS = 8000,
 };
 
 static bool may_say(_Atomic int64_t *again_ns)
@@ -340,11 +345,15 @@ static int add_listeners(struct http *http, const struct config *config,
                          struct config_error *ret_error)
 {
     const struct string_list *listen = &config->web.listen;
+    const struct listen_how how = {
+        .share = http->config != NULL,
+        .until_ns = clock_now_ns() + LOOKUPS_MS * NSEC_PER_MSEC,
+    };
     int r = 0;
     acceptor_share(&http->acceptor, true, is_unlisted, config);
     for (size_t i = 0; r == 0 && i < listen->n; i++) {
         if (!acceptor_find(&http->acceptor, listen->items[i]))
-            r = acceptor_add(&http->acceptor, listen->items[i], http->config != NULL, ret_error);
+            r = acceptor_add(&http->acceptor, listen->items[i], &how, ret_error);
     }
     acceptor_share(&http->acceptor, false, is_unlisted, config);
     if (r < 0)

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "passed.h"
+#include "timed_call.h"
 #include "unix_socket.h"
 
 PRINTF_LIKE(4, 5)
@@ -88,27 +89,79 @@ static int open_any(uint16_t port, bool share)
     return fd;
 }
 
-static int open_inet(const struct listen_address *address, const char *text, bool share,
-                     struct listen_socket *ret_socket, struct config_error *ret_error)
+/* Returns 0 or an error of getaddrinfo(). */
+static int ask_for(const struct listen_address *address, int flags, struct addrinfo **ret_found)
+{
+    char port[8];
+    const struct addrinfo hints = {
+        .ai_family = address->is_v6 ? AF_INET6 : AF_UNSPEC,
+        .ai_socktype = SOCK_STREAM,
+        .ai_flags = AI_PASSIVE | AI_NUMERICSERV | flags,
+    };
+    (void)snprintf(port, sizeof port, "%u", address->port);
+    return getaddrinfo(address->host, port, &hints, ret_found);
+}
+
+struct lookup {
+    struct listen_address address;
+    int error;
+    struct addrinfo *found;
+};
+
+static void lookup_run(void *data)
+{
+    struct lookup *lookup = data;
+    lookup->error = ask_for(&lookup->address, 0, &lookup->found);
+}
+
+static void lookup_free(void *data)
+{
+    struct lookup *lookup = data;
+    if (lookup->found)
+        freeaddrinfo(lookup->found);
+    free(lookup);
+}
+
+/* Only names may take their time. *ret_found is for freeaddrinfo(). */
+static int look_up(const struct listen_address *address, const char *text, int64_t until_ns,
+                   struct addrinfo **ret_found, struct config_error *ret_error)
+{
+    struct addrinfo *found = NULL;
+    int error = ask_for(address, AI_NUMERICHOST, &found);
+    if (error == EAI_NONAME && !address->is_v6) {
+        struct lookup *lookup = calloc(1, sizeof *lookup);
+        if (!lookup)
+            return fail_errno(ret_error, text, -ENOMEM);
+        lookup->address = *address;
+        int r = timed_call("kvmstatd-lookup", lookup_run, lookup_free, lookup, until_ns);
+        if (r < 0)
+            return fail(ret_error, text, r, "the name cannot be resolved: %s",
+                        r == -ETIMEDOUT ? "timed out" : strerrordesc_np(-r));
+        error = lookup->error;
+        found = steal_ptr(&lookup->found);
+        lookup_free(lookup);
+    }
+    if (error != 0)
+        return fail(ret_error, text, -EADDRNOTAVAIL, "the name cannot be resolved: %s",
+                    gai_strerror(error));
+    *ret_found = found;
+    return 0;
+}
+
+static int open_inet(const struct listen_address *address, const char *text,
+                     const struct listen_how *how, struct listen_socket *ret_socket,
+                     struct config_error *ret_error)
 {
     int fd = -EADDRNOTAVAIL;
     if (!address->host[0]) {
-        fd = open_any(address->port, share);
+        fd = open_any(address->port, how->share);
     } else {
-        char port[8];
         struct addrinfo *found = NULL;
-        const struct addrinfo hints = {
-            .ai_family = address->is_v6 ? AF_INET6 : AF_UNSPEC,
-            .ai_socktype = SOCK_STREAM,
-            .ai_flags = AI_PASSIVE | AI_NUMERICSERV | (address->is_v6 ? AI_NUMERICHOST : 0),
-        };
-        (void)snprintf(port, sizeof port, "%u", address->port);
-        int error = getaddrinfo(address->host, port, &hints, &found);
-        if (error != 0)
-            return fail(ret_error, text, -EADDRNOTAVAIL, "the name cannot be resolved: %s",
-                        gai_strerror(error));
+        int r = look_up(address, text, how->until_ns, &found, ret_error);
+        if (r < 0)
+            return r;
         for (const struct addrinfo *at = found; at && fd < 0; at = at->ai_next)
-            fd = bind_inet(at->ai_addr, at->ai_addrlen, 1, share);
+            fd = bind_inet(at->ai_addr, at->ai_addrlen, 1, how->share);
         freeaddrinfo(found);
     }
     if (fd == -EACCES && address->port < 1024)
@@ -175,11 +228,12 @@ void listen_share(const struct listen_socket *socket, bool share)
         (void)setsockopt(socket->fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
 }
 
-int listen_open(const struct listen_address *address, const char *text, bool share,
-                struct listen_socket *ret_socket, struct config_error *ret_error)
+int listen_open(const struct listen_address *address, const char *text,
+                const struct listen_how *how, struct listen_socket *ret_socket,
+                struct config_error *ret_error)
 {
     return address->is_unix ? open_unix(address, text, ret_socket, ret_error)
-                            : open_inet(address, text, share, ret_socket, ret_error);
+                            : open_inet(address, text, how, ret_socket, ret_error);
 }
 
 static int open_passed(const char *text, struct listen_socket *ret_socket,
@@ -203,14 +257,14 @@ static int open_passed(const char *text, struct listen_socket *ret_socket,
     return 0;
 }
 
-int listen_open_text(const char *text, bool share, struct listen_socket *ret_socket,
-                     struct config_error *ret_error)
+int listen_open_text(const char *text, const struct listen_how *how,
+                     struct listen_socket *ret_socket, struct config_error *ret_error)
 {
     struct listen_address address;
     if (strncmp(text, PASSED_LISTEN, strlen(PASSED_LISTEN)) == 0)
         return open_passed(text, ret_socket, ret_error);
     int r = config_parse_listen(text, &address, ret_error);
-    return r < 0 ? r : listen_open(&address, text, share, ret_socket, ret_error);
+    return r < 0 ? r : listen_open(&address, text, how, ret_socket, ret_error);
 }
 
 void listen_unlink(struct listen_socket *socket)

@@ -28,26 +28,34 @@ struct listen_socket {
         .fd = -1           \
     }
 
+struct listen_how {
+    /*
+     * The port may be that of another socket of ours that has listen_share(), so that a socket for
+     * all addresses can be opened before that for one is closed.
+     */
+    bool share;
+    int64_t until_ns; /* clock_now_ns(): no host name is waited for any longer */
+};
+
 /*
  * Opens, binds and listens: non-blocking, close-on-exec.
  * - A host name stands for the first of its addresses that can be bound.
  * - An empty host is every address, IPv6 and IPv4 by one socket where the machine has IPv6.
  * - A literal IPv6 address is IPv6 only.
  * - unix:PATH replaces a socket file nobody listens on; any other file there is left alone.
- * `share`: the port may be that of another socket of ours that has listen_share(), so that a socket
- * for all addresses can be opened before that for one is closed.
  * `text` is how messages call the address. Returns 0 or -errno with *ret_error filled: -EADDRINUSE,
  * -EACCES, -EEXIST (a file that is not a socket), -EADDRNOTAVAIL (also for a name that cannot be
- * resolved), -ENAMETOOLONG, …
+ * resolved), -ETIMEDOUT (nor in time), -ENAMETOOLONG, …
  */
-MUST_USE int listen_open(const struct listen_address *address, const char *text, bool share,
-                         struct listen_socket *ret_socket, struct config_error *ret_error);
+MUST_USE int listen_open(const struct listen_address *address, const char *text,
+                         const struct listen_how *how, struct listen_socket *ret_socket,
+                         struct config_error *ret_error);
 /*
  * The same for an item of web.listen, which may also name a socket that was passed (PASSED_LISTEN).
  * What is opened then is a duplicate: the fd itself stays, so that it can be opened once more.
  */
-MUST_USE int listen_open_text(const char *text, bool share, struct listen_socket *ret_socket,
-                              struct config_error *ret_error);
+MUST_USE int listen_open_text(const char *text, const struct listen_how *how,
+                              struct listen_socket *ret_socket, struct config_error *ret_error);
 /* Whether others of ours may be bound to its port, for the time of opening them. */
 void listen_share(const struct listen_socket *socket, bool share);
 /* Removes a Unix socket's file if it is still the one that listen_open() made. */

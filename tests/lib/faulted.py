@@ -18,6 +18,7 @@ class Faults:
         self.file = tempfile.NamedTemporaryFile(prefix="kvmstatd-faults-")
         self.file.truncate(mmap.PAGESIZE)
         self.map = mmap.mmap(self.file.fileno(), mmap.PAGESIZE)
+        os.chmod(self.file.name, 0o666)  # for daemons of any user
         self.env = {"LD_PRELOAD": library, "KVMSTATD_TEST_FAULTS": self.file.name}
 
     def fail_allocations(self, of_65536):
@@ -25,6 +26,14 @@ class Faults:
 
     def step_clock(self, ahead_s):
         self.map[8:16] = struct.pack("=q", int(ahead_s * 1e9))
+
+    def hang_lookups(self, hang):
+        """Of users and hosts."""
+        self.map[40:44] = struct.pack("=I", hang)
+
+    def lookups(self):
+        """(how many, the effective capabilities of those who made them)."""
+        return struct.unpack("=IQ", self.map[44:56])
 
     def failed(self):
         return struct.unpack("=Q", self.map[16:24])[0]

@@ -332,6 +332,54 @@ def _():
         tap.wait_for(lambda: interval(daemon, vm) == 50, what="the good one")
 
 
+# In a mount name space of its own the test's folder is /etc/kvmstatd, nothing in it, and the daemon is
+# started without --config.
+AT_THE_DEFAULT_PATH = """
+set -e
+mkdir etc
+mount --bind /etc etc
+mount -t tmpfs none /etc
+ln -s "$PWD"/etc/* /etc/
+rm -f /etc/kvmstatd kvmstatd.yaml
+ln -s "$PWD" /etc/kvmstatd
+mount -t tmpfs none /run
+program=$1
+shift 3
+exec "$program" "$@"
+"""
+
+
+@t.test("the default file that has gone since it was read does not mean the defaults")
+def _():
+    tap.require_root()
+    with lab.Daemon(prefix=[tap.require_tool("unshare"), "-m", "sh", "-c", AT_THE_DEFAULT_PATH,
+                            "sh"]) as daemon:
+        reloaded, path = Reloaded(daemon), daemon.config_path
+
+        def has_header():
+            return "X-Frame-Options" in daemon.get("/-/healthy").headers
+        reloaded()
+        tap.check(not has_header(), "there was no file, and is none")
+        with open(f"{daemon.home}/web.yaml", "w", encoding="ascii") as f:
+            f.write("http_server_config: {headers: {X-Frame-Options: deny}}\n")
+        reloaded("web: {config_file: @DIR@/web.yaml}\n")
+        tap.check(has_header(), "the file that has come is not in force")
+        os.rename(path, path + ".away")
+        for missing in ("no file", "a link to nowhere"):
+            log = reloaded(good=False)
+            tap.check("/etc/kvmstatd/kvmstatd.yaml: cannot be opened: No such file" in log, log)
+            tap.check(has_header(), f"{missing}: what was in force is no more")
+            tap.equal(succeeded(daemon), 0, missing)
+            if missing == "no file":
+                os.symlink("nowhere", path)
+        os.rename(path + ".away", path)
+        reloaded()
+        tap.check(has_header())
+        tap.equal(succeeded(daemon), 1)
+        reloaded("", complete=False)
+        tap.check(not has_header(), "an empty file is the defaults")
+
+
 @t.test("a configuration that has become a pipe is refused, and not waited for")
 def _():
     with lab.Daemon("sampling: {interval: 30ms}\n") as daemon:

@@ -10,6 +10,7 @@ import time
 import lab
 import tap
 from exposed import first_sample
+from faulted import Faults
 from handing import FAST, HANDOFF, demo_under_shim, place, whole
 from supervisor import Supervisor, tcp_socket, unix_socket
 
@@ -97,6 +98,45 @@ def _():
             tap.equal(daemon.get("/-/healthy").status, 200, "the process itself")
         n = len(systemd.said("WATCHDOG"))
         tap.wait_for(lambda: len(systemd.said("WATCHDOG")) > n + 2, what="food again")
+
+
+@t.test("users and hosts whose lookup hangs refuse a reload, and the watchdog is fed again")
+def _():
+    faults, port = Faults(), lab.free_port()
+
+    def config(user="0", more=""):
+        return (f"web: {{listen: ['127.0.0.1:{port}'{more}]}}\n"
+                f"handoff: {{socket: @DIR@/handoff.sock, allow_users: [{user}]}}\n")
+    with Supervisor(watchdog_s=0.4) as systemd, \
+            systemd.start(config(), env=faults.env, listen=False, wait=False) as daemon:
+        daemon.url = f"http://127.0.0.1:{port}"
+        faults.hang_lookups(True)
+        for n, (text, why) in enumerate((
+                (config("root"), "handoff.allow_users: root cannot be looked up: timed out"),
+                (config("0", ", 'localhost:0'"),
+                 "web.listen: localhost:0: the name cannot be resolved: timed out"))):
+            daemon.reload(text)
+            tap.wait_for(lambda n=n: len(systemd.said("READY")) == n + 2, what="the reload's end")
+            tap.check(f"{why}; the configuration in force stays" in daemon.errors(), daemon.errors())
+            fed = len(systemd.said("WATCHDOG"))
+            tap.wait_for(lambda fed=fed: len(systemd.said("WATCHDOG")) > fed + 2, what="food again")
+        tap.check("kvmstatd_config_last_reload_successful 0" in daemon.metrics())
+        tap.equal(faults.lookups()[0], 2, "lookups")
+        tap.equal(daemon.stop(), 0, "the end, while they still hang")
+
+
+@t.test("users whose lookup hangs are not waited for at the start; numbers may hand over")
+def _():
+    faults = Faults()
+    faults.hang_lookups(True)
+    with lab.Daemon("handoff: {socket: @DIR@/handoff.sock, allow_users: [root, 0]}\n",
+                    env=faults.env) as daemon:
+        tap.check("root (handoff.allow_users) cannot be looked up: timed out; looking again at the "
+                  "next reload" in daemon.errors(), daemon.errors())
+        tap.check(os.path.exists(f"{daemon.home}/handoff.sock"), "the socket")
+        faults.hang_lookups(False)
+        daemon.reload()
+        tap.wait_for(lambda: "configuration reloaded" in daemon.errors(), what="the reload")
 
 
 @t.test("HTTP at sockets that systemd has opened, TCP and Unix, instead of web.listen")

@@ -4,5 +4,5 @@
 int main(void)
 {
     return testing_run(suite_buffer(), suite_cleanup(), suite_clock(), suite_log(), suite_mailbox(),
-                       suite_proc(), NULL);
+                       suite_proc(), suite_timed_call(), NULL);
 }

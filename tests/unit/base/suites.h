@@ -9,3 +9,4 @@ Suite *suite_clock(void);
 Suite *suite_log(void);
 Suite *suite_mailbox(void);
 Suite *suite_proc(void);
+Suite *suite_timed_call(void);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pwd.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -154,7 +155,8 @@ static void set_config(struct config *config)
 {
     struct handoff_prepared prepared = HANDOFF_PREPARED_INIT;
     const char *unknown;
-    ck_assert_int_eq(handoff_users_resolve(&config->handoff.allow_users, &prepared.users, &unknown),
+    ck_assert_int_eq(handoff_users_resolve(&config->handoff.allow_users, INT64_MAX / 2,
+                                           &prepared.users, &unknown),
                      0);
     handoff_set_config(rig.handoff, config, &prepared);
 }
@@ -187,11 +189,17 @@ START_TEST(peer_not_allowed)
 }
 END_TEST
 
-/* A user database of which a part is elsewhere, and does not answer. */
+/* A user database of which a part is elsewhere, and does not answer, or not yet. */
+static sem_t answers;
+
 int getpwnam_r(const char *name, struct passwd *entry, char *bytes, size_t size,
                struct passwd **ret_found)
 {
     __typeof__(&getpwnam_r) real = (__typeof__(&getpwnam_r))dlsym(RTLD_NEXT, "getpwnam_r");
+    if (strcmp(name, "from-farther") == 0) {
+        (void)sem_wait(&answers);
+        name = "nobody";
+    }
     return strcmp(name, "from-afar") == 0 ? EIO : real(name, entry, bytes, size, ret_found);
 }
 
@@ -203,7 +211,7 @@ START_TEST(user_database_that_does_not_answer)
     struct handoff_users users;
     struct config_error error = {""};
     const char *unknown = NULL;
-    ck_assert_int_eq(handoff_users_resolve(&list, &users, &unknown), -EIO);
+    ck_assert_int_eq(handoff_users_resolve(&list, INT64_MAX / 2, &users, &unknown), -EIO);
     ck_assert_str_eq(unknown, "from-afar");
     ck_assert_uint_eq(users.n, 2);
     handoff_users_free(&users);
@@ -216,6 +224,38 @@ START_TEST(user_database_that_does_not_answer)
                      "handoff.allow_users: from-afar cannot be looked up: Input/output error");
     config_unref(config);
     (void)close(rig_hello(&rig));
+}
+END_TEST
+
+START_TEST(user_database_that_hangs)
+{
+    char *names[] = {"from-farther", "root", "from-farther", "65533", "nobody"};
+    const struct string_list list = {ARRAY_LEN(names), names};
+    struct handoff_prepared prepared = HANDOFF_PREPARED_INIT;
+    struct handoff_users users;
+    struct config_error error = {""};
+    const char *unknown = NULL;
+    ck_assert_int_eq(sem_init(&answers, 0, 0), 0);
+    ck_assert_int_eq(
+        handoff_users_resolve(&list, clock_now_ns() + 4 * NSEC_PER_SEC, &users, &unknown),
+        -ETIMEDOUT);
+    ck_assert_ptr_eq(unknown, names[0]);
+    ck_assert_uint_eq(users.n, 3);
+    handoff_users_free(&users);
+    struct config *config =
+        rig_config(&rig, "discovery: {sources: [handoff]}\n"
+                         "handoff: {socket: \"@SOCKET@\", allow_users: [0, from-farther]}\n");
+    ck_assert_int_eq(handoff_prepare(rig.handoff, rig.config, config, &prepared, &error),
+                     -ETIMEDOUT);
+    ck_assert_str_eq(error.message,
+                     "handoff.allow_users: from-farther cannot be looked up: timed out");
+    /* Answers that come at last are dropped. */
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(sem_post(&answers), 0);
+    ck_assert_int_eq(handoff_prepare(rig.handoff, rig.config, config, &prepared, &error), 0);
+    ck_assert_uint_eq(prepared.users.n, 2);
+    handoff_prepared_free(&prepared);
+    config_unref(config);
 }
 END_TEST
 
@@ -236,7 +276,7 @@ START_TEST(users_by_name_and_number)
     const struct string_list list = {ARRAY_LEN(names), names};
     struct handoff_users users;
     const char *unknown;
-    ck_assert_int_eq(handoff_users_resolve(&list, &users, &unknown), 0);
+    ck_assert_int_eq(handoff_users_resolve(&list, INT64_MAX / 2, &users, &unknown), 0);
     ck_assert_uint_eq(users.n, 3);
     ck_assert_ptr_nonnull(handoff_users_find(&users, 0));
     ck_assert_ptr_nonnull(handoff_users_find(&users, 65533));
@@ -447,6 +487,7 @@ Suite *suite_handoff(void)
     tcase_add_test(tcase, peer_that_never_reads);
     tcase_add_test(tcase, peer_not_allowed);
     tcase_add_test(tcase, user_database_that_does_not_answer);
+    tcase_add_test(tcase, user_database_that_hangs);
     tcase_add_test(tcase, start_without_a_user_database);
     tcase_add_test(tcase, users_by_name_and_number);
     tcase_add_test(tcase, socket_by_configuration);

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http_test.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <netdb.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "clock.h"
 #include "listen.h"
 
 static char folder[64];
 static char path[96];
+static int64_t patience_ns = INT64_MAX / 2;
 
 static void make_folder(void)
 {
@@ -29,7 +34,8 @@ static int open_at(const char *host, uint16_t port, bool is_v6, bool is_unix,
 {
     struct listen_address address = {.port = port, .is_v6 = is_v6, .is_unix = is_unix};
     (void)snprintf(address.host, sizeof address.host, "%s", host);
-    return listen_open(&address, "ADDRESS", false, ret_socket, ret_error);
+    const struct listen_how how = {.until_ns = clock_now_ns() + patience_ns};
+    return listen_open(&address, "ADDRESS", &how, ret_socket, ret_error);
 }
 
 static void assert_error(const struct config_error *error, const char *part)
@@ -74,6 +80,43 @@ START_TEST(names_are_resolved)
     ck_assert_int_eq(open_at("no-such-name.invalid", 1234, false, false, &socket, &error),
                      -EADDRNOTAVAIL);
     assert_error(&error, "cannot be resolved");
+}
+END_TEST
+
+/* A resolver that asks far away, and gets no answer. */
+static sem_t answers;
+
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                struct addrinfo **ret_found)
+{
+    __typeof__(&getaddrinfo) real = (__typeof__(&getaddrinfo))dlsym(RTLD_NEXT, "getaddrinfo");
+    if (strcmp(host, "far.invalid") == 0 && !(hints->ai_flags & AI_NUMERICHOST)) {
+        (void)sem_wait(&answers);
+        host = "127.0.0.1";
+    }
+    return real(host, port, hints, ret_found);
+}
+
+START_TEST(a_resolver_that_does_not_answer_is_given_up)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    ck_assert_int_eq(sem_init(&answers, 0, 0), 0);
+    patience_ns = 50 * NSEC_PER_MSEC;
+    ck_assert_int_eq(open_at("far.invalid", 0, false, false, &socket, &error), -ETIMEDOUT);
+    assert_error(&error, "the name cannot be resolved: timed out");
+    /* No time is left, and numbers take none. */
+    patience_ns = 0;
+    ck_assert_int_eq(open_at("localhost", 0, false, false, &socket, &error), -ETIMEDOUT);
+    ck_assert_int_eq(open_at("127.0.0.1", 0, false, false, &socket, &error), 0);
+    listen_close(&socket);
+    /* The answer that comes at last is dropped; the next one is used. */
+    patience_ns = INT64_MAX / 2;
+    ck_assert_int_eq(sem_post(&answers), 0);
+    ck_assert_int_eq(sem_post(&answers), 0);
+    ck_assert_int_eq(open_at("far.invalid", 0, false, false, &socket, &error), 0);
+    ck_assert(connects(AF_INET, socket.port));
+    listen_close(&socket);
 }
 END_TEST
 
@@ -237,6 +280,7 @@ Suite *suite_listen(void)
     tcase_add_checked_fixture(tests, make_folder, remove_folder);
     tcase_add_test(tests, flags_of_the_socket);
     tcase_add_test(tests, names_are_resolved);
+    tcase_add_test(tests, a_resolver_that_does_not_answer_is_given_up);
     tcase_add_test(tests, a_v6_literal_is_v6_only);
     tcase_add_test(tests, no_host_is_both);
     tcase_add_test(tests, a_port_in_use_is_said);
