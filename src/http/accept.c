@@ -102,28 +102,6 @@ static bool is_shortage(int error)
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-/* Returns 0, or -errno when there are no resources for more. The caller holds the lock. */
-static int take_some(struct acceptor *acceptor, struct listener *listener)
-{
-    for (int i = 0; i < IN_A_ROW; i++) {
-        union {
-            struct sockaddr any;
-            struct sockaddr_in6 v6;
-            struct sockaddr_un local; /* NOLINT: the largest there is */
-        } peer;
-        socklen_t len = sizeof peer;
-        int *place;
-        if (!wait_for_place(acceptor, &place))
-            return 0;
-        int fd = accept4(listener->socket.fd, &peer.any, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0)
-            return is_shortage(errno) ? -errno : 0; /* all else is about one peer, or EAGAIN */
-        take_place(acceptor, place, fd);
-        acceptor->ops.admit(acceptor->ops.ctx, fd, &peer.any, MIN_OF(len, (socklen_t)sizeof peer));
-    }
-    return 0;
-}
-
 static bool has(const struct acceptor *acceptor, const struct listener *listener)
 {
     const struct listener *at;
@@ -135,22 +113,57 @@ static bool has(const struct acceptor *acceptor, const struct listener *listener
     return false;
 }
 
+/* The next connection of a listener, which may have been closed since its event. As accept4(). */
+static int take(struct acceptor *acceptor, const struct listener *listener, struct sockaddr *peer,
+                socklen_t *len)
+{
+    int fd = -1;
+    errno = EAGAIN;
+    (void)pthread_mutex_lock(&acceptor->lock);
+    if (has(acceptor, listener))
+        fd = accept4(listener->socket.fd, peer, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int error = errno;
+    (void)pthread_mutex_unlock(&acceptor->lock);
+    errno = error;
+    return fd;
+}
+
+/*
+ * Returns 0, or -errno when there are no resources for more. The lock is not held while there is no
+ * place: who changes the listeners does not wait for those that serve.
+ */
+static int take_some(struct acceptor *acceptor, const struct listener *listener)
+{
+    for (int i = 0; i < IN_A_ROW; i++) {
+        union {
+            struct sockaddr any;
+            struct sockaddr_in6 v6;
+            struct sockaddr_un local; /* NOLINT: the largest there is */
+        } peer;
+        socklen_t len = sizeof peer;
+        int *place;
+        if (!wait_for_place(acceptor, &place))
+            return 0;
+        int fd = take(acceptor, listener, &peer.any, &len);
+        if (fd < 0)
+            return is_shortage(errno) ? -errno : 0; /* all else is about one peer, or EAGAIN */
+        take_place(acceptor, place, fd);
+        acceptor->ops.admit(acceptor->ops.ctx, fd, &peer.any, MIN_OF(len, (socklen_t)sizeof peer));
+    }
+    return 0;
+}
+
 static void *acceptor_run(void *arg)
 {
     struct acceptor *acceptor = arg;
     struct epoll_event events[EVENTS];
-    bool stopping = false;
-    while (!stopping) {
+    while (!acceptor->stopping) {
         int error = 0, n = epoll_wait(acceptor->epoll_fd, events, EVENTS, -1);
-        (void)pthread_mutex_lock(&acceptor->lock);
-        for (int i = 0; i < n; i++) {
-            /* It may have been removed between the event and the lock. */
-            if (events[i].data.ptr && has(acceptor, events[i].data.ptr) && error == 0)
+        for (int i = 0; i < n && error == 0; i++) {
+            if (events[i].data.ptr)
                 error = take_some(acceptor, events[i].data.ptr);
         }
-        stopping = acceptor->stopping;
-        (void)pthread_mutex_unlock(&acceptor->lock);
-        if (error < 0 && !stopping) {
+        if (error < 0 && !acceptor->stopping) {
             const struct timespec pause = {.tv_nsec = SHORT_OF_MS * NSEC_PER_MSEC};
             acceptor->ops.short_of(acceptor->ops.ctx, error);
             (void)nanosleep(&pause, NULL);

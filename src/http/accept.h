@@ -43,14 +43,13 @@ struct acceptor_ops {
 struct acceptor {
     struct acceptor_ops ops;
     int epoll_fd, wake_fd;
-    pthread_mutex_t lock; /* guards what is below; held while connections are taken */
+    pthread_mutex_t lock; /* guards the next line; held while a connection is taken */
     struct listener_list listeners;
     struct {
         int fd; /* -1: a free place */
         int64_t since_ns;
     } ahead[ACCEPT_AHEAD_MAX];
-    pthread_mutex_t
-        ahead_lock; /* guards ahead; the thread that takes the lock above takes it second */
+    pthread_mutex_t ahead_lock; /* guards ahead */
     pthread_cond_t arrived;
     _Atomic bool stopping;
     bool running;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "buffer.h"
@@ -20,13 +21,14 @@ struct site {
     pthread_rwlock_t exposition_lock; /* read-held while rendering */
     struct exposition *exposition;    /* borrowed; guarded by exposition_lock */
     struct quota quota;
-    pthread_mutex_t history_lock; /* held while a history is made: it takes memory */
+    atomic_bool stopping; /* what takes long is called off */
     struct gzip_pool gzip;
     const char *version;
 };
 
-/* Strings are borrowed for the time of the call; headers that were not sent are NULL. */
+/* Strings are borrowed while the request lasts; headers that were not sent are NULL. */
 struct request {
+    struct peer peer;
     const char *method, *path;
     const char *accept, *accept_encoding;
     /* Of what stands behind the ?; NULL: not given. The function may be NULL: there is nothing. */

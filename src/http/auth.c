@@ -6,8 +6,6 @@
 #include <gnutls/gnutls.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 
 enum {
     /* Nobody's scrape waits for the thread, and a host's VMs should not either. */
@@ -143,7 +141,7 @@ enum auth_verdict auth_recall(struct auth *auth, struct auth_job *job, const str
     return verdict;
 }
 
-/* --- the thread --- */
+/* --- a check --- */
 
 static bool is_password(struct crypt_data *data, const struct auth_job *job)
 {
@@ -160,8 +158,8 @@ static void finish(struct auth_job *job, enum auth_verdict verdict)
     job->done(job); /* it may be gone now */
 }
 
-/* Without the lock; the job is out of the list, but has its place. */
-static void check(struct auth *auth, struct crypt_data *data, struct auth_job *job)
+/* On the thread. */
+static enum auth_verdict check(struct auth *auth, struct auth_job *job)
 {
     uint8_t digest[AUTH_DIGEST_BYTES];
     int r = digest_of(auth, job, digest);
@@ -171,106 +169,49 @@ static void check(struct auth *auth, struct crypt_data *data, struct auth_job *j
     bool is_known = allowed || (r == 0 && known_has(&auth->denied, digest));
     (void)pthread_mutex_unlock(&auth->lock);
     if (!is_known) {
-        allowed = is_password(data, job) && job->known;
-        explicit_bzero(data, sizeof *data);
+        allowed = is_password(auth->data, job) && job->known;
+        explicit_bzero(auth->data, sizeof *auth->data);
     }
     (void)pthread_mutex_lock(&auth->lock);
     if (r == 0)
         known_add(allowed ? &auth->allowed : &auth->denied, digest);
-    auth->n_jobs--;
     (void)pthread_mutex_unlock(&auth->lock);
-    finish(job, allowed ? AUTH_ALLOWED : AUTH_DENIED);
+    return allowed ? AUTH_ALLOWED : AUTH_DENIED;
 }
 
-static void *auth_run(void *arg)
+static void on_turn(struct work_job *work, bool refused)
 {
-    struct auth *auth = arg;
-    struct auth_job *job;
-    struct crypt_data *data = calloc(1, sizeof *data); /* 32 KiB */
-    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), THREAD_NICE);
-    (void)pthread_mutex_lock(&auth->lock);
-    for (;;) {
-        while (!auth->stopping && TAILQ_EMPTY(&auth->jobs))
-            (void)pthread_cond_wait(&auth->wake, &auth->lock);
-        job = TAILQ_FIRST(&auth->jobs);
-        if (!job)
-            break;
-        TAILQ_REMOVE(&auth->jobs, job, link);
-        bool refuse = auth->stopping || !data;
-        auth->n_jobs -= refuse;
-        (void)pthread_mutex_unlock(&auth->lock);
-        if (refuse)
-            finish(job, AUTH_BUSY);
-        else
-            check(auth, data, job);
-        (void)pthread_mutex_lock(&auth->lock);
-    }
-    (void)pthread_mutex_unlock(&auth->lock);
-    free(data);
-    return NULL;
-}
-
-/* The first time that there is something to do. The caller holds the lock. */
-static bool is_running(struct auth *auth)
-{
-    if (!auth->running && !auth->stopping) {
-        auth->running = pthread_create(&auth->thread, NULL, auth_run, auth) == 0;
-        if (auth->running)
-            (void)pthread_setname_np(auth->thread, "kvmstatd-auth");
-    }
-    return auth->running;
-}
-
-/* The caller holds the lock. */
-static bool has_place(const struct auth *auth, const struct peer *peer)
-{
-    const struct auth_job *job;
-    size_t of_peer = 0;
-    TAILQ_FOREACH(job, &auth->jobs, link)
-    {
-        of_peer += peer_equal(&job->peer, peer);
-    }
-    return !auth->stopping && auth->n_jobs < AUTH_JOBS_MAX && of_peer < AUTH_JOBS_PER_PEER;
+    struct auth_job *job = CONTAINER_OF(work, struct auth_job, work);
+    struct auth *auth = job->auth;
+    if (!refused && !auth->data)
+        auth->data = calloc(1, sizeof *auth->data); /* 32 KiB */
+    finish(job, refused || !auth->data ? AUTH_BUSY : check(auth, job));
 }
 
 void auth_submit(struct auth *auth, struct auth_job *job)
 {
-    (void)pthread_mutex_lock(&auth->lock);
-    bool taken = has_place(auth, &job->peer) && is_running(auth);
-    if (taken) {
-        auth->n_jobs++;
-        TAILQ_INSERT_TAIL(&auth->jobs, job, link);
-        (void)pthread_cond_signal(&auth->wake);
-    }
-    (void)pthread_mutex_unlock(&auth->lock);
-    if (!taken)
-        finish(job, AUTH_BUSY);
+    job->auth = auth;
+    job->work = (struct work_job){.run = on_turn, .peer = job->peer};
+    work_submit(&auth->work, &job->work);
 }
 
 int auth_init(struct auth *auth)
 {
     *auth = (struct auth){0};
     (void)pthread_mutex_init(&auth->lock, NULL);
-    (void)pthread_cond_init(&auth->wake, NULL);
-    TAILQ_INIT(&auth->jobs);
+    work_init(&auth->work, "kvmstatd-auth", THREAD_NICE, AUTH_JOBS_MAX, AUTH_JOBS_PER_PEER);
     return gnutls_rnd(GNUTLS_RND_KEY, auth->key, sizeof auth->key) < 0 ? -EIO : 0;
 }
 
 void auth_stop(struct auth *auth)
 {
-    (void)pthread_mutex_lock(&auth->lock);
-    auth->stopping = true;
-    bool running = auth->running;
-    auth->running = false;
-    (void)pthread_cond_signal(&auth->wake);
-    (void)pthread_mutex_unlock(&auth->lock);
-    if (running)
-        (void)pthread_join(auth->thread, NULL);
+    work_stop(&auth->work);
 }
 
 void auth_deinit(struct auth *auth)
 {
     explicit_bzero(auth->key, sizeof auth->key);
-    (void)pthread_cond_destroy(&auth->wake);
+    free(auth->data);
+    work_deinit(&auth->work);
     (void)pthread_mutex_destroy(&auth->lock);
 }

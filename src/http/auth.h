@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Basic authentication (RFC 7617) against bcrypt hashes. Checking one takes tens of milliseconds of
- * a CPU and more: that is what bcrypt is for. So it is done by a thread of its own, one after
- * another, with few waiting and few of one peer; results are remembered, so that a client that is
- * known never waits for one that guesses.
+ * a CPU and more: that is what bcrypt is for. So it is done by a thread of its own (work.h);
+ * results are remembered, so that a client that is known never waits for one that guesses.
  */
 #pragma once
 
@@ -14,8 +13,8 @@
 #include <sys/queue.h>
 
 #include "cleanup.h"
-#include "watch.h"
 #include "web.h"
+#include "work.h"
 
 enum {
     AUTH_USER_BYTES = 255,
@@ -58,9 +57,9 @@ struct auth_job {
     bool known; /* there is such a user */
     char hash[WEB_HASH_BYTES + 1];
     struct credentials credentials;
-    TAILQ_ENTRY(auth_job) link;
+    struct auth *auth; /* auth_submit()'s, as the next */
+    struct work_job work;
 };
-TAILQ_HEAD(auth_jobs, auth_job);
 
 /* Results by a keyed digest of user, password and hash: neither can be told from it. */
 struct auth_known {
@@ -71,14 +70,11 @@ struct auth_known {
 
 /* THREADS: any. */
 struct auth {
-    uint8_t key[AUTH_DIGEST_BYTES]; /* of the digests, for the life of the process */
-    pthread_mutex_t lock;           /* guards all below */
-    pthread_cond_t wake;
+    uint8_t key[AUTH_DIGEST_BYTES];    /* of the digests, for the life of the process */
+    pthread_mutex_t lock;              /* guards the next line */
     struct auth_known allowed, denied; /* apart: guesses do not make us forget who is known */
-    struct auth_jobs jobs;
-    size_t n_jobs;
-    bool running, stopping;
-    pthread_t thread;
+    struct crypt_data *data;           /* the thread's; NULL until it first has something to do */
+    struct work work;
 };
 
 /* Returns 0 or -EIO when there is no randomness. */

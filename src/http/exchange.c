@@ -6,7 +6,7 @@
  *
  * Before there is an answer, a request passes the rate limit and then says who it is from. Where
  * that takes a bcrypt check, its connection is suspended: the thread goes on with others, and looks
- * at this one again when the check is done.
+ * at this one again when the check is done. The same where the answer takes long.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -30,9 +30,16 @@ struct exchange {
         STEP_NEW,      /* nothing was decided yet */
         STEP_CHECKING, /* job is pending, or was just done */
         STEP_ENTERED,  /* may have its answer */
+        STEP_MAKING,   /* work is pending, or was just done */
     } step;
     struct auth_job job;
-    bool entered; /* holds one of web.max_requests */
+    struct entrant entrant;
+    /* What work makes the answer of. */
+    struct site *site;
+    struct request request;
+    const struct route *route;
+    struct work_job work;
+    struct answer answer; /* what it has made */
     bool gzip;
     unsigned status; /* 0: not answered */
     uint64_t bytes;
@@ -238,7 +245,7 @@ static enum gate pass_gate(struct http *http, struct exchange *exchange, struct 
 {
     const struct web_config *web = exchange->policy ? exchange->policy->config : NULL;
     enum auth_verdict verdict;
-    if (!web || exchange->step == STEP_ENTERED)
+    if (!web || exchange->step >= STEP_ENTERED)
         return GATE_OPEN;
     if (exchange->step == STEP_NEW &&
         !rate_take(&http->rate, web->rate.interval_ns, web->rate.burst, clock_now_ns())) {
@@ -262,6 +269,44 @@ static enum gate pass_gate(struct http *http, struct exchange *exchange, struct 
         answer_text(answer, 401, "Unauthorized.\n");
     }
     return GATE_CLOSED;
+}
+
+/* --- answers --- */
+
+/* On work's thread. The connection is suspended: libmicrohttpd leaves it and its headers alone. */
+static void on_turn(struct work_job *work, bool refused)
+{
+    struct exchange *exchange = CONTAINER_OF(work, struct exchange, work);
+    if (refused) {
+        answer_text(&exchange->answer, 503, "Too many histories are wanted. Try again later.\n");
+        exchange->answer.retry_after_s = BUSY_RETRY_S;
+    } else {
+        exchange->route->answer(exchange->site, &exchange->request, &exchange->answer);
+    }
+    MHD_resume_connection(exchange->connection);
+}
+
+/* Returns false when it has to wait: it is called again when there is the answer. */
+static bool is_answered(struct http *http, struct exchange *exchange, struct answer *ret_answer)
+{
+    if (exchange->step == STEP_MAKING) {
+        *ret_answer = exchange->answer;
+        exchange->answer = (struct answer){0};
+        return true;
+    }
+    const struct request *request = &exchange->request;
+    const struct route *route = exchange->route;
+    if (!routes_admit(&http->site, route, request, ret_answer, &exchange->entrant))
+        return true;
+    if (!route->takes_long) {
+        route->answer(&http->site, request, ret_answer);
+        return true;
+    }
+    exchange->step = STEP_MAKING;
+    exchange->work = (struct work_job){.run = on_turn, .peer = request->peer};
+    MHD_suspend_connection(exchange->connection);
+    work_submit(&http->histories, &exchange->work);
+    return false;
 }
 
 /* --- requests --- */
@@ -309,7 +354,10 @@ enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const c
     case GATE_WAIT:
         return MHD_YES;
     }
-    const struct request request = {
+    exchange->site = &http->site;
+    exchange->route = routes_find(url);
+    exchange->request = (struct request){
+        .peer = peer_of_connection(connection),
         .method = method,
         .path = url,
         .accept = header(connection, MHD_HTTP_HEADER_ACCEPT),
@@ -318,8 +366,7 @@ enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const c
         .ctx = connection,
     };
     watch_move(&http->watch, &client->watched, INT64_MAX, false); /* until begin_sending() */
-    routes_answer(&http->site, routes_find(url), &request, &answer, &exchange->entered);
-    return send_answer(http, exchange, &answer);
+    return is_answered(http, exchange, &answer) ? send_answer(http, exchange, &answer) : MHD_YES;
 }
 
 static void name_peer(struct MHD_Connection *connection, char *ret_name, size_t size)
@@ -361,8 +408,8 @@ void on_request_done(void *cls, struct MHD_Connection *connection, void **exchan
     if (!exchange)
         return;
     log_exchange(exchange, now_ns, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
-    if (exchange->entered)
-        quota_leave(&http->site.quota);
+    quota_leave(&http->site.quota, &exchange->entrant);
+    body_free(exchange->answer.body);
     credentials_wipe(&exchange->job.credentials);
     policy_unref(exchange->policy);
     free(exchange);

@@ -22,9 +22,12 @@ enum {
      */
     VALUES_MAX = 16 << 20,
     TICKS_MAX = VALUES_MAX / 2,
+    /* What it comes to as text, before it is compressed: half of what all answers may hold. */
+    ANSWER_MIB_MAX = QUOTA_ANSWERS_MIB / 2,
     MESSAGE_BYTES = 512,
 };
 #define LAST_DEFAULT_NS (60 * NSEC_PER_SEC)
+#define NARROW          "name statistics (stat=), a vCPU (vcpu=) or a shorter time (last=)"
 
 /* What the client should know: the status and a sentence. */
 struct refusal {
@@ -174,10 +177,7 @@ static int collect(struct site *site, struct wanted *wanted, struct history *ret
     if (r == 0 && past.some)
         r = history_collect(&past.replay, &wanted->query, VALUES_MAX, ret_history);
     if (r == -EFBIG)
-        return refuse(refusal, 400,
-                      "more than %d values: name statistics (stat=), a vCPU (vcpu=) "
-                      "or a shorter time (last=)",
-                      VALUES_MAX);
+        return refuse(refusal, 400, "more than %d values: " NARROW, VALUES_MAX);
     if (r < 0 || !history_is_empty(ret_history))
         return r;
     if (wanted->query.vcpu != HISTORY_VCPU_ALL && !past.has_vcpu)
@@ -192,18 +192,35 @@ static int collect(struct site *site, struct wanted *wanted, struct history *ret
 struct rendering {
     const struct history *history;
     const struct wanted *wanted;
+    const atomic_bool *stopping;
+    uint64_t bytes;
+    answer_piece_fn *piece;
+    void *output;
 };
+
+static int put_piece(void *ctx, const char *bytes, size_t len)
+{
+    struct rendering *rendering = ctx;
+    rendering->bytes += len;
+    if (rendering->bytes > (uint64_t)ANSWER_MIB_MAX << 20)
+        return -EFBIG;
+    if (atomic_load_explicit(rendering->stopping, memory_order_relaxed))
+        return -ECANCELED;
+    return rendering->piece(rendering->output, bytes, len);
+}
 
 static int render(void *ctx, answer_piece_fn *piece, void *output)
 {
-    const struct rendering *rendering = ctx;
+    struct rendering *rendering = ctx;
     const struct wanted *wanted = rendering->wanted;
     int r = 0;
+    rendering->piece = piece;
+    rendering->output = output;
     if (wanted->format == HISTORY_CSV)
-        r = piece(output, history_csv_head, strlen(history_csv_head));
+        r = put_piece(rendering, history_csv_head, strlen(history_csv_head));
     return r < 0 ? r
                  : history_render(rendering->history, wanted->vm, wanted->wall_offset_ns,
-                                  wanted->format, piece, output);
+                                  wanted->format, put_piece, rendering);
 }
 
 /* A refusal as JSON, whatever format was asked for: a person reads it. */
@@ -232,9 +249,10 @@ static int put_refusal(struct site *site, const struct refusal *refusal, struct 
 
 static int put_history(struct site *site, const struct request *request,
                        const struct wanted *wanted, const struct history *history,
-                       struct answer *answer)
+                       struct answer *answer, struct refusal *refusal)
 {
-    struct rendering rendering = {history, wanted};
+    struct rendering rendering = {
+        .history = history, .wanted = wanted, .stopping = &site->stopping};
     const char *type = wanted->format == HISTORY_CSV ? "text/csv; charset=utf-8; header=present"
                                                      : "application/json";
     /*
@@ -244,7 +262,10 @@ static int put_history(struct site *site, const struct request *request,
     (void)snprintf(answer->recording, sizeof answer->recording,
                    "vm=%" PRIu64 "; wall_offset_ns=%" PRId64, wanted->vm_id,
                    wanted->wall_offset_ns);
-    return answer_pieces(site, request, type, render, &rendering, answer);
+    int r = answer_pieces(site, request, type, render, &rendering, answer);
+    if (r == -EFBIG)
+        return refuse(refusal, 400, "more than %d MiB: " NARROW, ANSWER_MIB_MAX);
+    return r == -ECANCELED ? refuse(refusal, 503, "kvmstatd is stopping") : r;
 }
 
 void history_answer(struct site *site, const struct request *request, struct answer *answer)
@@ -253,14 +274,11 @@ void history_answer(struct site *site, const struct request *request, struct ans
     struct refusal refusal = {0};
     struct wanted wanted;
     int r = parse(request, &wanted, &refusal);
-    if (r == 0) {
-        (void)pthread_mutex_lock(&site->history_lock);
+    if (r == 0)
         r = collect(site, &wanted, &history, &refusal);
-        if (r == 0)
-            r = put_history(site, request, &wanted, &history, answer);
-        history_free(&history);
-        (void)pthread_mutex_unlock(&site->history_lock);
-    }
+    if (r == 0)
+        r = put_history(site, request, &wanted, &history, answer, &refusal);
+    history_free(&history);
     if (r < 0 && refusal.status)
         r = put_refusal(site, &refusal, answer);
     if (r < 0)

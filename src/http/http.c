@@ -34,6 +34,10 @@ enum {
     CONNECTIONS_OF_DAEMON = 1 << 20,
     /* Complaints, other than at debug level: one of a kind in so many seconds. */
     COMPLAIN_AGAIN_S = 60,
+    /* Histories that wait for the one that is made, which takes memory and up to some seconds. */
+    HISTORIES_MAX = 16,
+    HISTORIES_PER_PEER = 4,
+    HISTORIES_NICE = 5,
 };
 
 static bool may_say(_Atomic int64_t *again_ns)
@@ -291,7 +295,6 @@ static void site_init(struct site *site, struct store *store, struct exposition 
     *site = (struct site){.store = store, .exposition = exposition, .version = KVMSTATD_VERSION};
     quota_init(&site->quota, config->web.max_requests, (uint64_t)QUOTA_ANSWERS_MIB << 20);
     gzip_pool_init(&site->gzip);
-    (void)pthread_mutex_init(&site->history_lock, NULL);
     /* Scrapes that overlap all the time must not hold up a reload for ever. */
     (void)pthread_rwlockattr_init(&attr);
     (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -302,7 +305,6 @@ static void site_init(struct site *site, struct store *store, struct exposition 
 static void site_deinit(struct site *site)
 {
     (void)pthread_rwlock_destroy(&site->exposition_lock);
-    (void)pthread_mutex_destroy(&site->history_lock);
     gzip_pool_deinit(&site->gzip);
     quota_deinit(&site->quota);
 }
@@ -397,6 +399,7 @@ static int start_parts(struct http *http, struct config *config, struct config_e
     http->timeout_ns = timeout_ns;
     http->started_timeout_s = (unsigned)((timeout_ns + NSEC_PER_SEC - 1) / NSEC_PER_SEC);
     rate_init(&http->rate);
+    work_init(&http->histories, "kvmstatd-past", HISTORIES_NICE, HISTORIES_MAX, HISTORIES_PER_PEER);
     policy_source_init(&http->policies, &http->site.store->self.web_config_refused);
     int a = auth_init(&http->auth), b = watch_start(&http->watch, connections_max(config)),
         c = acceptor_start(&http->acceptor, &ops);
@@ -439,8 +442,10 @@ void http_free(struct http *http)
 {
     if (!http)
         return;
+    atomic_store(&http->site.stopping, true);
     acceptor_stop(&http->acceptor);
     auth_stop(&http->auth);
+    work_stop(&http->histories);
     if (http->tls)
         MHD_stop_daemon(http->tls);
     if (http->plain)
@@ -448,6 +453,7 @@ void http_free(struct http *http)
     acceptor_deinit(&http->acceptor);
     watch_stop(&http->watch);
     auth_deinit(&http->auth);
+    work_deinit(&http->histories);
     policy_source_deinit(&http->policies);
     rate_deinit(&http->rate);
     site_deinit(&http->site);

@@ -12,6 +12,7 @@
 #include "rate.h"
 #include "routes.h"
 #include "watch.h"
+#include "work.h"
 
 enum {
     /* In multiples of web.timeout, which by itself is how long a connection may be idle. */
@@ -26,6 +27,7 @@ struct http {
     struct acceptor acceptor;
     struct policy_source policies;
     struct auth auth;
+    struct work histories;
     struct rate rate;
     /* No listener is bound to one of these: which one takes a connection is settled when it comes.
      */

@@ -160,8 +160,14 @@ void policy_source_set(struct policy_source *source, char *path, struct policy *
  */
 static bool opens_up(const struct policy *former, const struct policy *loaded)
 {
-    return former &&
-           ((former->tls && !loaded->tls) || (former->config->n_users && !loaded->config->n_users));
+    if (!former)
+        return false;
+    const struct web_config *was = former->config, *is = loaded->config;
+    return (former->tls && !loaded->tls) || (was->n_users && !is->n_users) ||
+           (was->tls.client_auth != is->tls.client_auth &&
+            is->tls.client_auth != WEB_CLIENT_REQUIRE_AND_VERIFY) ||
+           (was->tls.sans.n && !is->tls.sans.n) ||
+           (was->tls.client_ca_file && !is->tls.client_ca_file && !is->tls.client_ca);
 }
 
 /*

@@ -6,6 +6,7 @@ void quota_init(struct quota *quota, unsigned requests_max, uint64_t bytes_max)
     *quota = (struct quota){.requests_max = requests_max, .bytes_max = bytes_max};
     (void)pthread_mutex_init(&quota->lock, NULL);
     TAILQ_INIT(&quota->holdings);
+    LIST_INIT(&quota->entrants);
 }
 
 void quota_deinit(struct quota *quota)
@@ -20,19 +21,38 @@ void quota_set_requests(struct quota *quota, unsigned requests_max)
     (void)pthread_mutex_unlock(&quota->lock);
 }
 
-bool quota_enter(struct quota *quota)
+static bool has_place(const struct quota *quota, const struct peer *peer)
 {
-    (void)pthread_mutex_lock(&quota->lock);
-    bool room = quota->requests < quota->requests_max;
-    if (room)
-        quota->requests++;
-    (void)pthread_mutex_unlock(&quota->lock);
-    return room;
+    unsigned of_peer = 0;
+    const struct entrant *entrant;
+    LIST_FOREACH(entrant, &quota->entrants, link)
+    {
+        of_peer += peer_equal(&entrant->peer, peer);
+    }
+    return quota->requests < quota->requests_max &&
+           of_peer < quota->requests_max - quota->requests_max / QUOTA_REQUESTS_PER_SPARE;
 }
 
-void quota_leave(struct quota *quota)
+bool quota_enter(struct quota *quota, struct entrant *entrant, struct peer peer)
 {
     (void)pthread_mutex_lock(&quota->lock);
+    entrant->entered = has_place(quota, &peer);
+    if (entrant->entered) {
+        entrant->peer = peer;
+        LIST_INSERT_HEAD(&quota->entrants, entrant, link);
+        quota->requests++;
+    }
+    (void)pthread_mutex_unlock(&quota->lock);
+    return entrant->entered;
+}
+
+void quota_leave(struct quota *quota, struct entrant *entrant)
+{
+    if (!entrant->entered)
+        return;
+    (void)pthread_mutex_lock(&quota->lock);
+    LIST_REMOVE(entrant, link);
+    entrant->entered = false;
     quota->requests--;
     (void)pthread_mutex_unlock(&quota->lock);
 }

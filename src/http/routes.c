@@ -30,12 +30,12 @@ static void ready_answer(struct site *site, const struct request *request, struc
 }
 
 static const struct route routes[] = {
-    {"/metrics", metrics_answer, .counted = true},
-    {"/", page_answer, .counted = true},
-    {"/-/healthy", healthy_answer, .counted = false},
-    {"/-/ready", ready_answer, .counted = false},
-    {"/api/v1/vms", vms_answer, .counted = true},
-    {"/api/v1/history", history_answer, .counted = true},
+    {"/metrics", metrics_answer, .counted = true, .takes_long = false},
+    {"/", page_answer, .counted = true, .takes_long = false},
+    {"/-/healthy", healthy_answer, .counted = false, .takes_long = false},
+    {"/-/ready", ready_answer, .counted = false, .takes_long = false},
+    {"/api/v1/vms", vms_answer, .counted = true, .takes_long = false},
+    {"/api/v1/history", history_answer, .counted = true, .takes_long = true},
 };
 
 /* A whole URL, as to a proxy, is the same request: RFC 9112, 3.2.2 wants servers to take it. */
@@ -67,21 +67,20 @@ bool routes_allow_method(const char *method)
     return strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
 }
 
-void routes_answer(struct site *site, const struct route *route, const struct request *request,
-                   struct answer *ret_answer, bool *ret_entered)
+bool routes_admit(struct site *site, const struct route *route, const struct request *request,
+                  struct answer *ret_answer, struct entrant *entrant)
 {
     *ret_answer = (struct answer){0};
-    *ret_entered = false;
     if (!routes_allow_method(request->method)) {
         answer_text(ret_answer, 405, "Only GET and HEAD.\n");
         ret_answer->allow = "GET, HEAD";
     } else if (!route) {
         answer_text(ret_answer, 404, "There is nothing here. The start page is at /\n");
-    } else if (route->counted && !quota_enter(&site->quota)) {
+    } else if (route->counted && !quota_enter(&site->quota, entrant, request->peer)) {
         answer_text(ret_answer, 503, "Too many requests at a time (web.max_requests).\n");
         ret_answer->retry_after_s = 1;
     } else {
-        *ret_entered = route->counted;
-        route->answer(site, request, ret_answer);
+        return true;
     }
+    return false;
 }

@@ -12,6 +12,7 @@ struct route {
      * because others read slowly.
      */
     bool counted;
+    bool takes_long; /* up to seconds: not on a thread that others wait for */
 };
 
 /* The route of a request's target without its query, or NULL. */
@@ -21,8 +22,9 @@ const struct route *routes_find(const char *target);
 bool routes_allow_method(const char *method);
 
 /*
- * Answers. `route` is what routes_find() gave. `entered`: set when a place among web.max_requests
- * was taken, which the caller gives back by quota_leave() when the request is over.
+ * Whether the request may be answered by its route, which is what routes_find() gave; *ret_answer
+ * otherwise is the answer. Where it may, quota_leave() is owed when the request is over.
  */
-void routes_answer(struct site *site, const struct route *route, const struct request *request,
-                   struct answer *ret_answer, bool *ret_entered);
+MUST_USE bool routes_admit(struct site *site, const struct route *route,
+                           const struct request *request, struct answer *ret_answer,
+                           struct entrant *entrant);

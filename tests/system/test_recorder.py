@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recorder in the built daemon: its history against own reads of the same fds, and its dumps."""
 
+import collections
 import csv
 import glob
 import io
@@ -9,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from fractions import Fraction
 
@@ -136,6 +138,44 @@ def _():
         for i in range(1, len(exits[0])):
             rate = (exits[1][i] - exits[1][i - 1]) / (exits[0][i] - exits[0][i - 1])
             tap.check(abs(exits[2][i] - rate) <= Fraction(1, 1000), f"rate {exits[2][i]}, not {rate}")
+
+
+@t.test("histories that take long hold up no scrape and no probe, and only so many wait")
+def _():
+    setup()
+    name = f"rec{os.getpid()}n"
+    done, enough = [], threading.Event()
+    with lab.DemoVms(vcpus=8, name=name) as demo, lab.Daemon(only(name, interval="1ms")) as daemon:
+        vm = demo.vms[0][0]
+        first_sample(daemon, vm)
+        # Each of some 100,000 values, compressed: a hundred times the work of a scrape.
+        tap.wait_for(lambda: history(daemon, vm, "&stat=exits&vcpu=0").text.count(",") > 2 * 800,
+                     what="a past")
+
+        def ask():
+            while not enough.is_set():
+                done.append(daemon.get(f"/api/v1/history?vm={vm}", timeout_s=lab.TIMEOUT_S,
+                                       headers={"Accept-Encoding": "gzip"}).status)
+                if done[-1] == 503:
+                    time.sleep(0.1)
+        askers = [threading.Thread(target=ask) for _ in range(8)]
+        for asker in askers:
+            asker.start()
+        try:
+            tap.wait_for(lambda: done, what="a first answer")
+            began = len(done)
+            for i in range(60):  # each is a connection of its own, by turns those of either thread
+                tap.equal(daemon.get(("/-/healthy", "/metrics")[i % 2]).status, 200)
+            meanwhile = done[began:]
+        finally:
+            enough.set()
+            for asker in askers:
+                asker.join()
+        answers = collections.Counter(done)
+        made = meanwhile.count(200)
+        print(f"# {made} histories while 60 probes and scrapes were answered; {answers}")
+        tap.check(made < 40, f"{made} histories while 60 others were answered")
+        tap.check(set(answers) == {200, 503}, f"some are made, others are told to come again: {answers}")
 
 
 @t.test("when the guest has stopped, history says exactly what the fds say, in JSON and CSV")

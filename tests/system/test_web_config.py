@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 import warnings
 
 import lab
@@ -428,6 +429,24 @@ def _():
         tap.equal(daemon.get("/-/healthy").status, 200, "plain HTTP")
         daemon.put_in_force(TLS)
         tap.equal(daemon.outcome(), 200, "TLS again")
+
+
+@t.test("half a file, with the client's certificate not yet in it, lets nobody in")
+def _():
+    with web.place() as made:
+        made.signed("good", "DNS:prometheus.example.org", usage="clientAuth")
+        whole = tls_config("RequireAndVerifyClientCert")
+        with Web(whole, made.folder) as daemon:
+            tap.equal((daemon.outcome(), daemon.outcome(cert="good")), ("refused", 200))
+            for half in (TLS, tls_config("RequestClientCert"), tls_config("VerifyClientCertIfGiven")):
+                with open(daemon.web_path, "w", encoding="ascii") as f:  # as an editor in place
+                    f.write(half)
+                while daemon.outcome() == "refused":
+                    pass
+                age_s = time.time() - os.stat(daemon.web_path).st_ctime
+                tap.check(age_s > 0.1, f"in force after {age_s} s: {half}")
+                daemon.put_in_force(whole)
+                tap.equal(daemon.outcome(), "refused", "the whole file again")
 
 
 def listening(*addresses):

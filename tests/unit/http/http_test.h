@@ -23,6 +23,7 @@ struct exposition {
     const char *word; /* every line begins with it */
 };
 
+Suite *suite_accept(void);
 Suite *suite_auth(void);
 Suite *suite_gzip(void);
 Suite *suite_http(void);

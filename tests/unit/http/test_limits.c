@@ -11,14 +11,44 @@
 
 START_TEST(requests_up_to_the_limit)
 {
+    const struct peer peer = {{1}};
+    struct entrant entrants[3];
     struct quota quota;
     quota_init(&quota, 2, 100);
-    ck_assert(quota_enter(&quota));
-    ck_assert(quota_enter(&quota));
-    ck_assert(!quota_enter(&quota));
-    quota_leave(&quota);
-    ck_assert(quota_enter(&quota));
-    ck_assert(!quota_enter(&quota));
+    ck_assert(quota_enter(&quota, &entrants[0], peer));
+    ck_assert(quota_enter(&quota, &entrants[1], peer));
+    ck_assert(!quota_enter(&quota, &entrants[2], peer));
+    quota_leave(&quota, &entrants[2]); /* nothing */
+    quota_leave(&quota, &entrants[0]);
+    ck_assert(quota_enter(&quota, &entrants[2], peer));
+    ck_assert(!quota_enter(&quota, &entrants[0], peer));
+    quota_deinit(&quota);
+}
+END_TEST
+
+/* A peer that reads nothing of its answers leaves others some places. */
+START_TEST(no_peer_has_all_places)
+{
+    enum {
+        MAX = 40,
+        OTHERS = MAX / QUOTA_REQUESTS_PER_SPARE,
+    };
+    const struct peer greedy = {{1}}, other = {{2}};
+    struct entrant entrants[MAX + 1];
+    struct quota quota;
+    size_t n = 0;
+    quota_init(&quota, MAX, 100);
+    while (n <= MAX && quota_enter(&quota, &entrants[n], greedy))
+        n++;
+    ck_assert_uint_eq(n, MAX - OTHERS);
+    while (n <= MAX && quota_enter(&quota, &entrants[n], other))
+        n++;
+    ck_assert_uint_eq(n, MAX);
+    quota_leave(&quota, &entrants[0]);
+    ck_assert(quota_enter(&quota, &entrants[0], greedy));
+    quota_leave(&quota, &entrants[MAX - 1]);
+    ck_assert(!quota_enter(&quota, &entrants[MAX - 1], greedy));
+    ck_assert(quota_enter(&quota, &entrants[MAX - 1], other));
     quota_deinit(&quota);
 }
 END_TEST
@@ -249,6 +279,7 @@ Suite *suite_limits(void)
     TCase *tests = tcase_create("limits");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, requests_up_to_the_limit);
+    tcase_add_test(tests, no_peer_has_all_places);
     tcase_add_test(tests, bytes_up_to_the_limit);
     tcase_add_test(tests, the_oldest_answer_may_always_grow);
     tcase_add_test(tests, the_late_are_cut_and_others_are_not);

@@ -35,12 +35,13 @@ static void end_site(void)
 static struct answer ask_with(const char *path, const char *accept_encoding)
 {
     struct answer answer;
-    bool entered;
+    struct entrant entrant = {0};
     const struct request request = {
         .method = "GET", .path = path, .accept_encoding = accept_encoding};
-    routes_answer(&site, routes_find(path), &request, &answer, &entered);
-    if (entered)
-        quota_leave(&site.quota);
+    const struct route *route = routes_find(path);
+    if (routes_admit(&site, route, &request, &answer, &entrant))
+        route->answer(&site, &request, &answer);
+    quota_leave(&site.quota, &entrant);
     return answer;
 }
 
@@ -124,15 +125,17 @@ END_TEST
 
 START_TEST(healthy_whatever_happens)
 {
+    const struct peer peer = {{0}};
+    struct entrant entrants[2];
     ck_assert_uint_eq(ask("/-/healthy").status, 200);
-    ck_assert(quota_enter(&site.quota));
-    ck_assert(quota_enter(&site.quota));
+    ck_assert(quota_enter(&site.quota, &entrants[0], peer));
+    ck_assert(quota_enter(&site.quota, &entrants[1], peer));
     ck_assert_uint_eq(ask("/-/healthy").status, 200);
     struct answer answer = ask("/metrics");
     ck_assert_uint_eq(answer.status, 503);
     ck_assert_uint_gt(answer.retry_after_s, 0);
-    quota_leave(&site.quota);
-    quota_leave(&site.quota);
+    quota_leave(&site.quota, &entrants[0]);
+    quota_leave(&site.quota, &entrants[1]);
     answer = ask("/metrics");
     ck_assert_uint_eq(answer.status, 200);
     free(take_text(&answer));
