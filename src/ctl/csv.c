@@ -257,7 +257,8 @@ static void lose(struct lost *lost, int64_t since_ns, int64_t to_ns)
 
 static void say_lost(struct client *client, const char *label, const struct lost *lost)
 {
-    char since[64] = "";
+    char since[64] = "", failure[sizeof client->message];
+    memcpy(failure, client->message, sizeof failure); /* it may still be to be said */
     int64_t wall_ns = clock_add_ns(lost->since_ns, client->recording.wall_offset_ns);
     if (lost->since_ns != INT64_MIN)
         (void)snprintf(since, sizeof since, " after %" PRId64 ".%09" PRId64, wall_ns / NSEC_PER_SEC,
@@ -266,6 +267,7 @@ static void say_lost(struct client *client, const char *label, const struct lost
                    "%s: samples%s until %.1f s ago are left out: too many for an answer", label,
                    since, (double)lost->to_ns / (double)NSEC_PER_SEC);
     client_complain(client);
+    memcpy(client->message, failure, sizeof failure);
 }
 
 /* One target, by its place in the source. The newest are had in any case, the oldest if possible.
@@ -327,7 +329,7 @@ static int follow_parts(struct follow *follow, struct source *source, const stru
         else
             r = follow_target(follow, source, i, vm, stats, last_ns, &lost);
     }
-    if (r == ASKED_ANSWERED && lost.any)
+    if (lost.any) /* also when the rest failed: the next time it is not seen any more */
         say_lost(follow->client, source->label, &lost);
     return r;
 }
