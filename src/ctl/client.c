@@ -204,6 +204,13 @@ static int transfer_failed(struct client *client, const char *address, CURLcode 
     return fail(client, -EAGAIN, "%s: %s", address, reason(client, c));
 }
 
+static int refusal(const struct client *client, const char *said)
+{
+    if (client->status == 400 && strncmp(said, "more than ", 10) == 0)
+        return -E2BIG;
+    return client->status == 404 ? -ENOENT : client->status == 503 ? -EAGAIN : -EIO;
+}
+
 /* A refusal of ours is JSON with a sentence. */
 static int refused(struct client *client, const char *address)
 {
@@ -212,7 +219,7 @@ static int refused(struct client *client, const char *address)
                                          ? json_tokener_parse(client->body.data)
                                          : NULL;
     const char *said = json_text(json, "error");
-    int error = client->status == 404 ? -ENOENT : client->status == 503 ? -EAGAIN : -EIO;
+    int error = refusal(client, said);
     if (said[0])
         return fail(client, error, "%s", said);
     if (client->status == 401 && client->options.user)
@@ -286,6 +293,22 @@ static char *escape(struct client *client, const char *text)
     return curl_easy_escape(client->curl, text, 0);
 }
 
+/* A daemon from before there was that header says nothing. */
+static void take_recording(struct client *client)
+{
+    struct curl_header *header;
+    char *end;
+    client->recording.vm = 0;
+    client->recording.wall_offset_ns = 0;
+    if (curl_easy_header(client->curl, "X-Kvmstatd-Recording", 0, CURLH_HEADER, -1, &header) !=
+            CURLHE_OK ||
+        strncmp(header->value, "vm=", 3) != 0)
+        return;
+    client->recording.vm = strtoull(header->value + 3, &end, 10);
+    if (strncmp(end, "; wall_offset_ns=", 17) == 0)
+        client->recording.wall_offset_ns = strtoll(end + 17, NULL, 10);
+}
+
 int client_get_history(struct client *client, const char *vm, const char *stats, int32_t vcpu,
                        int64_t last_ns, const char *format)
 {
@@ -302,7 +325,10 @@ int client_get_history(struct client *client, const char *vm, const char *stats,
     curl_free(stats_text);
     if (len < 0 || (size_t)len >= sizeof path)
         return fail(client, -EIO, "that is too long to be asked for");
-    return client_get(client, path, HISTORY_BYTES_MAX);
+    int r = client_get(client, path, HISTORY_BYTES_MAX);
+    if (r == 0)
+        take_recording(client);
+    return r;
 }
 
 int client_get_vms(struct client *client, json_object **ret_json, json_object **ret_vms)

@@ -9,6 +9,7 @@
 #include <json-c/json.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "buffer.h"
 
@@ -51,7 +52,11 @@ struct client {
     size_t max_bytes;
     long status; /* of the last answer, 0: there was none */
     struct buffer body;
-    char message[1024]; /* what is wrong, for a person */
+    struct {
+        uint64_t vm;            /* the daemon's number for it, never used twice; 0: not said */
+        int64_t wall_offset_ns; /* from its monotonic clock to the times it says; 0: not said */
+    } recording;                /* of a history */
+    char message[1024];         /* what is wrong, for a person */
 };
 
 /*
@@ -66,12 +71,13 @@ void client_close(struct client *client);
 /*
  * Gets `path` (what stands behind the host) into client->body, at most `max_bytes`. Returns 0, or
  * with client->message set: -ENOENT (404), -EINTR (stopped), -EAGAIN (no answer, or 503: it may
- * pass), -EIO (anything else).
+ * pass), -E2BIG (it would say more than it does at once), -EIO (anything else).
  */
 MUST_USE int client_get(struct client *client, const char *path, size_t max_bytes);
 /* What client_get() got, as JSON: an object that the caller owns. Returns 0 or -EIO. */
 MUST_USE int client_parse(struct client *client, json_object **ret_json);
-/* `/api/v1/history` of a VM; `stats` may be NULL, `vcpu` < 0 stands for all. */
+/* `/api/v1/history` of a VM, and client->recording; `stats` may be NULL, `vcpu` < 0 stands for all.
+ */
 MUST_USE int client_get_history(struct client *client, const char *vm, const char *stats,
                                 int32_t vcpu, int64_t last_ns, const char *format);
 /* `/api/v1/vms`: every member of `*ret_vms`, which `*ret_json` owns, is an object with text "vm".

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `kvmstatctl csv`: the recorder's memory, asked for again and again. Each time a little more is
- * asked for than has passed, and what was printed already is left out: by the time of each target's
- * last line, compared as the text that the daemon gave, to the nanosecond.
+ * asked for than has passed, and what was printed already is left out (samples.c). Whose samples an
+ * answer has is what the answer says: between the list of VMs and the question, or from one round
+ * to the next, a label may have become another VM's.
  */
 #include <errno.h>
 #include <fnmatch.h>
@@ -16,11 +17,11 @@
 #include "clock.h"
 #include "commands.h"
 #include "config.h"
-#include "history.h"
+#include "samples.h"
 #include "stop.h"
 
 enum {
-    TARGETS_MAX = 1 << 17,
+    OWN_STATS_MAX = 1024, /* bytes of names; with more of them all are asked for */
 };
 #define LAST_DEFAULT_NS     NSEC_PER_SEC
 #define INTERVAL_DEFAULT_NS NSEC_PER_SEC
@@ -29,6 +30,10 @@ enum {
 /* How long a VM that is not listed any more is remembered, and how far a new one is gone back. */
 #define FORGET_NS (600 * NSEC_PER_SEC)
 #define NEW_NS    (300 * NSEC_PER_SEC)
+/* To learn whose the answer is. */
+#define PROBE_NS NSEC_PER_MSEC
+/* To learn what targets a VM has, where not all can be had at once. */
+#define TICKS_TO_LEARN 4
 
 static const char usage[] =
     "Usage: kvmstatctl csv [OPTION]...\n"
@@ -109,23 +114,7 @@ static int parse(int argc, char **argv, struct options *options)
     return status;
 }
 
-/* --- what has been printed --- */
-
-/* A VM, or one of its vCPUs. */
-struct printed {
-    int32_t vcpu;      /* -1: the VM's own */
-    int64_t last_ns;   /* since the epoch */
-    int64_t newest_ns; /* in the answer at hand */
-    int64_t floor_ns;  /* in the answer at hand, lines up to here have been printed */
-};
-
-struct source {
-    char *vm;         /* owned */
-    int64_t asked_ns; /* when it was asked for last, with an answer */
-    int64_t seen_ns;
-    struct printed *targets; /* owned */
-    size_t n_targets, capacity;
-};
+/* --- which VM --- */
 
 struct follow {
     struct client *client;
@@ -139,12 +128,6 @@ struct follow {
     bool waiting;    /* for the daemon to answer again; has been said */
 };
 
-static void source_free(struct source *source)
-{
-    free(source->vm);
-    free(source->targets);
-}
-
 static void follow_free(struct follow *follow)
 {
     for (size_t i = 0; i < follow->n_sources; i++)
@@ -153,229 +136,234 @@ static void follow_free(struct follow *follow)
 }
 #define CLEANUP_FOLLOW CLEANUP(follow_free)
 
-static int grow(void *pp, size_t *capacity, size_t n, size_t size)
+/* NULL: none had the label when it was asked for last. The list comes in the same order each time.
+ */
+static struct source *find_label(struct follow *follow, const char *label, size_t hint)
 {
-    void **array = pp;
-    if (n < *capacity)
-        return 0;
-    size_t more = *capacity ? *capacity * 2 : 16;
-    void *moved = realloc(*array, more * size);
-    if (!moved)
-        return -ENOMEM;
-    *array = moved;
-    *capacity = more;
-    return 0;
-}
-
-/* The list comes in the same order each time. */
-static struct source *find_source(struct follow *follow, const char *vm, size_t hint)
-{
-    if (hint < follow->n_sources && strcmp(follow->sources[hint].vm, vm) == 0)
+    if (hint < follow->n_sources && strcmp(follow->sources[hint].label, label) == 0)
         return &follow->sources[hint];
     for (size_t i = 0; i < follow->n_sources; i++) {
-        if (strcmp(follow->sources[i].vm, vm) == 0)
+        if (strcmp(follow->sources[i].label, label) == 0)
             return &follow->sources[i];
     }
-    char *name = strdup(vm);
-    if (!name ||
-        grow(&follow->sources, &follow->capacity, follow->n_sources, sizeof *follow->sources) < 0) {
-        free(name);
-        return NULL;
-    }
-    struct source *source = &follow->sources[follow->n_sources++];
-    *source = (struct source){.vm = name};
-    return source;
-}
-
-static struct printed *find_target(struct source *source, int32_t vcpu)
-{
-    for (size_t i = source->n_targets; i > 0; i--) { /* it mostly is the one found before */
-        if (source->targets[i - 1].vcpu == vcpu)
-            return &source->targets[i - 1];
-    }
-    if (source->n_targets >= TARGETS_MAX ||
-        grow(&source->targets, &source->capacity, source->n_targets, sizeof *source->targets) < 0)
-        return NULL;
-    struct printed *target = &source->targets[source->n_targets++];
-    *target = (struct printed){.vcpu = vcpu, .last_ns = INT64_MIN};
-    return target;
-}
-
-/* --- lines --- */
-
-/* The end of a record that begins here, behind its newline; NULL: there is none. */
-static const char *record_end(const char *p, const char *end)
-{
-    bool quoted = false;
-    for (; p < end; p++) {
-        if (*p == '"')
-            quoted = !quoted;
-        else if (*p == '\n' && !quoted)
-            return p + 1;
-    }
     return NULL;
 }
 
-/* The field after the next comma that is none of a text. */
-static const char *next_field(const char *p, const char *end)
+static struct source *find_id(struct follow *follow, uint64_t id)
 {
-    bool quoted = false;
-    for (; p < end; p++) {
-        if (*p == '"')
-            quoted = !quoted;
-        else if (*p == ',' && !quoted)
-            return p + 1;
+    for (size_t i = 0; id && i < follow->n_sources; i++) {
+        if (follow->sources[i].id == id)
+            return &follow->sources[i];
     }
     return NULL;
-}
-
-static bool parse_digits(const char **p, const char *end, int64_t max, int64_t *ret)
-{
-    const char *begin = *p;
-    int64_t value = 0;
-    for (; *p < end && **p >= '0' && **p <= '9'; (*p)++) {
-        if (value > (max - 9) / 10)
-            return false;
-        value = value * 10 + (**p - '0');
-    }
-    *ret = value;
-    return *p > begin;
-}
-
-/* "vm,1763680695.123456789,0,exits,…": the time and the vCPU. */
-static bool parse_record(const char *record, const char *end, int64_t *ret_ns, int32_t *ret_vcpu)
-{
-    int64_t s, ns, vcpu = -1;
-    const char *p = next_field(record, end);
-    if (!p || !parse_digits(&p, end, INT64_MAX / NSEC_PER_SEC - 1, &s) || p == end || *p++ != '.')
-        return false;
-    const char *fraction = p;
-    if (!parse_digits(&p, end, NSEC_PER_SEC + 9, &ns) || p - fraction != 9 || p == end ||
-        *p++ != ',' || p == end)
-        return false;
-    if (*p != ',' && (!parse_digits(&p, end, INT32_MAX, &vcpu) || p == end || *p != ','))
-        return false;
-    *ret_ns = s * NSEC_PER_SEC + ns;
-    *ret_vcpu = (int32_t)vcpu;
-    return true;
-}
-
-/* Calls for each record; a broken one ends it. */
-typedef int record_fn(void *ctx, struct printed *target, int64_t time_ns, const char *record,
-                      size_t len);
-static int each_record(struct source *source, const struct buffer *body, record_fn *fn, void *ctx)
-{
-    const char *p = body->data, *end = p + body->len;
-    struct printed *target = NULL;
-    const char *next = body->len ? record_end(p, end) : NULL; /* the head */
-    if (!next || !body->len || memcmp(p, "vm,time,vcpu,stat,", MIN_OF(18, body->len)) != 0)
-        return -EBADMSG;
-    for (p = next; p < end; p = next) {
-        int64_t time_ns;
-        int32_t vcpu;
-        next = record_end(p, end);
-        if (!next || !parse_record(p, next, &time_ns, &vcpu))
-            return -EBADMSG;
-        if (!target || target->vcpu != vcpu)
-            target = find_target(source, vcpu);
-        if (!target)
-            return -ENOMEM;
-        int r = fn(ctx, target, time_ns, p, (size_t)(next - p));
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int note_newest(void *ctx, struct printed *target, int64_t time_ns, const char *record,
-                       size_t len)
-{
-    (void)ctx, (void)record, (void)len;
-    target->newest_ns = MAX_OF(target->newest_ns, time_ns);
-    return 0;
-}
-
-/* Returns -EPIPE (nobody reads any more), or -EIO, which is to be said. */
-static int write_failed(struct client *client)
-{
-    if (errno == EPIPE)
-        return -EPIPE;
-    (void)snprintf(client->message, sizeof client->message, "standard output: %s", strerror(errno));
-    return -EIO;
-}
-
-/* `ctx` is the client. */
-static int print_new(void *ctx, struct printed *target, int64_t time_ns, const char *record,
-                     size_t len)
-{
-    if (time_ns <= target->floor_ns)
-        return 0;
-    target->last_ns = time_ns;
-    return fwrite(record, 1, len, stdout) == len ? 0 : write_failed(ctx);
 }
 
 /*
- * The newest reading is asked for again each time. Where it is older than what was printed, the
- * daemon was started anew after its clock had been set back: then all are new.
+ * The VM that has the label by the daemon's last answer, known or new. `former`: who had it, or
+ * NULL. A new one is gone back to when the former was asked for: a daemon that was started anew has
+ * new numbers for all. NULL: no memory.
  */
-static int print_answer(struct follow *follow, struct source *source)
+static struct source *recognise(struct follow *follow, struct source *former, const char *label)
 {
-    const struct buffer *body = &follow->client->body;
-    for (size_t i = 0; i < source->n_targets; i++)
-        source->targets[i].newest_ns = INT64_MIN;
-    int r = each_record(source, body, note_newest, NULL);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < source->n_targets; i++) {
-        struct printed *target = &source->targets[i];
-        target->floor_ns = target->newest_ns < target->last_ns ? INT64_MIN : target->last_ns;
+    uint64_t id = follow->client->recording.vm;
+    int64_t asked_ns = former ? former->asked_ns : 0;
+    CLEANUP_FREE char *name = strdup(label);
+    if (!name || samples_grow(&follow->sources, &follow->capacity, follow->n_sources,
+                              sizeof *follow->sources) < 0)
+        return NULL;
+    former = find_label(follow, label, 0); /* it may have moved */
+    if (former)
+        former->label[0] = '\0';
+    struct source *source = find_id(follow, id);
+    if (!source) {
+        source = &follow->sources[follow->n_sources++];
+        *source = (struct source){.id = id, .asked_ns = asked_ns};
     }
-    if (!follow->headed)
-        fputs(history_csv_head, stdout);
-    follow->headed = true;
-    r = each_record(source, body, print_new, follow->client);
-    if (r < 0)
-        return r;
-    /* Whole lines, as soon as they have come. */
-    return fflush(stdout) == 0 ? 0 : write_failed(follow->client);
+    free(source->label);
+    source->label = steal_ptr(&name);
+    return source;
 }
 
 /* --- asking --- */
 
-static int64_t how_long(const struct follow *follow, const struct source *source, json_object *vm,
-                        int64_t now_ns)
+static int no_memory(struct client *client)
 {
-    double interval_ms = json_number(vm, "interval_ms", 0);
-    int64_t interval_ns = interval_ms > 0 && interval_ms <= 3.6e6
-                              ? (int64_t)(interval_ms * (double)NSEC_PER_MSEC)
-                              : 0;
+    (void)snprintf(client->message, sizeof client->message, "no memory");
+    return -ENOMEM;
+}
+
+static int64_t interval_of(json_object *vm)
+{
+    double ms = json_number(vm, "interval_ms", 0);
+    return ms > 0 && ms <= 3.6e6 ? (int64_t)(ms * (double)NSEC_PER_MSEC) : 0;
+}
+
+static int64_t how_long(const struct follow *follow, const struct source *source,
+                        int64_t interval_ns, int64_t now_ns)
+{
     if (source->asked_ns)
         return now_ns - source->asked_ns + interval_ns + MARGIN_NS;
     int64_t since_begin_ns = now_ns - follow->begun_ns;
     return MIN_OF(since_begin_ns, NEW_NS) + follow->options->last_ns;
 }
 
-/* Returns 0, -EPIPE (nobody reads any more), -EINTR, or a -errno with client->message set. */
-static int follow_vm(struct follow *follow, struct source *source, json_object *vm)
+/* What came of a question, besides errors. */
+enum asked {
+    ASKED_ANSWERED,
+    ASKED_NOTHING, /* it has ended since it was listed, or has none of what was asked for */
+    ASKED_OTHER,   /* the label is another VM's */
+};
+
+/* A VM in the list. */
+struct listed {
+    const char *label;
+    int64_t interval_ns; /* 0: not known */
+    int64_t now_ns;      /* when its turn came */
+};
+
+/* Returns an enum asked, or a -errno with client->message set. `source` may be NULL. */
+static int ask(struct follow *follow, const struct source *source, const struct listed *vm,
+               const char *stats, int32_t vcpu, int64_t last_ns)
 {
     struct client *client = follow->client;
-    int64_t now_ns = clock_now_ns();
-    int r = client_get_history(client, source->vm, follow->options->stats, -1,
-                               how_long(follow, source, vm, now_ns), "csv");
-    if (r == -ENOENT && strncmp(client->message, "vm:", 3) == 0)
-        return 0; /* it has ended since it was listed */
+    int r = client_get_history(client, vm->label, stats, vcpu, last_ns, "csv");
     if (r == -ENOENT && strncmp(client->message, "stat:", 5) == 0) {
         follow->none_of_it = true; /* or not yet: it may have begun just now */
-        return 0;
+        return ASKED_NOTHING;
     }
-    if (r == 0)
-        r = print_answer(follow, source);
-    if (r == 0)
-        source->asked_ns = now_ns;
-    if (r == -EBADMSG || r == -ENOMEM)
-        (void)snprintf(client->message, sizeof client->message, "%s: %s", source->vm,
-                       r == -EBADMSG ? "its samples are not what kvmstatd gives" : "no memory");
+    if (r == -ENOENT &&
+        (strncmp(client->message, "vm:", 3) == 0 || strncmp(client->message, "vcpu:", 5) == 0))
+        return ASKED_NOTHING;
+    if (r < 0)
+        return r;
+    return source && source->id == client->recording.vm ? ASKED_ANSWERED : ASKED_OTHER;
+}
+
+/* --- in parts --- */
+
+/* What could not be had even so. */
+struct lost {
+    bool any;
+    int64_t since_ns; /* the last that was printed before; INT64_MIN: none was */
+    int64_t to_ns;    /* so long before now */
+};
+
+static void lose(struct lost *lost, int64_t since_ns, int64_t to_ns)
+{
+    lost->since_ns = lost->any ? MIN_OF(lost->since_ns, since_ns) : since_ns;
+    lost->to_ns = lost->any ? MIN_OF(lost->to_ns, to_ns) : to_ns;
+    lost->any = true;
+}
+
+static void say_lost(struct client *client, const char *label, const struct lost *lost)
+{
+    char since[64] = "", failure[sizeof client->message];
+    memcpy(failure, client->message, sizeof failure); /* it may still be to be said */
+    int64_t wall_ns = clock_add_ns(lost->since_ns, client->recording.wall_offset_ns);
+    if (lost->since_ns != INT64_MIN)
+        (void)snprintf(since, sizeof since, " after %" PRId64 ".%09" PRId64, wall_ns / NSEC_PER_SEC,
+                       wall_ns % NSEC_PER_SEC);
+    (void)snprintf(client->message, sizeof client->message,
+                   "%s: samples%s until %.1f s ago are left out: too many for an answer", label,
+                   since, (double)lost->to_ns / (double)NSEC_PER_SEC);
+    client_complain(client);
+    memcpy(client->message, failure, sizeof failure);
+}
+
+/* One target, by its place in the source. The newest are had in any case, the oldest if possible.
+ */
+static int follow_target(struct follow *follow, struct source *source, size_t at,
+                         const struct listed *vm, const char *stats, int64_t last_ns,
+                         struct lost *lost)
+{
+    int32_t vcpu = source->targets[at].vcpu;
+    int64_t printed_ns = source->targets[at].last_ns;
+    last_ns += clock_since_ns(vm->now_ns, clock_now_ns()); /* those before it took their time */
+    int64_t ns = last_ns;
+    int r = ask(follow, source, vm, stats, vcpu, ns);
+    while (r == -E2BIG && ns / 2 > vm->interval_ns && ns / 2 >= NSEC_PER_MSEC) {
+        ns /= 2;
+        r = ask(follow, source, vm, stats, vcpu, ns);
+    }
+    if (r == -E2BIG)
+        lose(lost, printed_ns, 0);
+    if (r == -E2BIG || r == ASKED_NOTHING)
+        return ASKED_ANSWERED;
+    if (r == ASKED_ANSWERED)
+        r = samples_print(follow->client, source, vcpu, &follow->headed);
+    if (r == 0 && ns < last_ns && source->targets[at].oldest_ns > printed_ns)
+        lose(lost, printed_ns, ns);
     return r;
+}
+
+/*
+ * A target after the other, when all of them are too much for an answer. The VM's own samples
+ * cannot be asked for as a vCPU's, but by the names of their statistics. Returns as ask().
+ */
+static int follow_parts(struct follow *follow, struct source *source, const struct listed *vm,
+                        int64_t last_ns)
+{
+    CLEANUP_BUFFER struct buffer own_stats = BUFFER_INIT;
+    struct lost lost = {0};
+    int64_t learn_ns = vm->interval_ns ? vm->interval_ns * TICKS_TO_LEARN : MARGIN_NS;
+    int r = ask(follow, source, vm, follow->options->stats, -1, MIN_OF(learn_ns, last_ns));
+    if (r == ASKED_ANSWERED)
+        r = samples_note(follow->client, source, &own_stats);
+    if (r != ASKED_ANSWERED && r != -E2BIG)
+        return r;
+    if (r == -E2BIG) /* then only of targets known before */
+        lose(&lost, INT64_MIN, 0);
+    else if (source->n_targets == 0)
+        return ASKED_NOTHING; /* no tick was as young as that */
+    buffer_put(&own_stats, "", 1);
+    if (own_stats.error)
+        return no_memory(follow->client);
+    r = ASKED_ANSWERED;
+    for (size_t i = 0; r == ASKED_ANSWERED && !stop_asked && i < source->n_targets; i++) {
+        bool own = source->targets[i].vcpu == SAMPLES_OWN;
+        const char *stats = follow->options->stats;
+        if (own && own_stats.len <= OWN_STATS_MAX)
+            stats = own_stats.data;
+        if (own && !own_stats.data[0])
+            lose(&lost, source->targets[i].last_ns, 0);
+        else
+            r = follow_target(follow, source, i, vm, stats, last_ns, &lost);
+    }
+    if (lost.any) /* also when the rest failed: the next time it is not seen any more */
+        say_lost(follow->client, source->label, &lost);
+    return r;
+}
+
+/* --- a VM --- */
+
+/* `source`: who had the label when it was asked for last, or NULL. Returns as ask(). */
+static int follow_source(struct follow *follow, struct source *source, const struct listed *vm)
+{
+    int64_t last_ns = source ? how_long(follow, source, vm->interval_ns, vm->now_ns) : PROBE_NS;
+    int r = ask(follow, source, vm, follow->options->stats, -1, last_ns);
+    if (r == ASKED_ANSWERED)
+        r = samples_print(follow->client, source, SAMPLES_ALL, &follow->headed);
+    else if (r == -E2BIG && source)
+        r = follow_parts(follow, source, vm, last_ns);
+    if (r == ASKED_ANSWERED)
+        source->asked_ns = vm->now_ns;
+    return r;
+}
+
+/* Returns 0, -EPIPE (nobody reads any more), -EINTR, or a -errno with client->message set. */
+static int follow_vm(struct follow *follow, const struct listed *vm, size_t hint, int64_t seen_ns)
+{
+    struct source *source = find_label(follow, vm->label, hint);
+    int r = follow_source(follow, source, vm);
+    if (r == ASKED_OTHER) {
+        source = recognise(follow, source, vm->label);
+        if (!source)
+            return no_memory(follow->client);
+        r = follow_source(follow, source, vm); /* if it is another again: next time */
+    }
+    if (source)
+        source->seen_ns = seen_ns;
+    return MIN_OF(r, 0);
 }
 
 static void forget(struct follow *follow, int64_t now_ns)
@@ -407,13 +395,8 @@ static int follow_once(struct follow *follow)
         if (!json_text(vm, "source")[0] ||
             (follow->options->vm && fnmatch(follow->options->vm, name, 0) != 0))
             continue;
-        struct source *source = find_source(follow, name, n++);
-        if (!source) {
-            (void)snprintf(client->message, sizeof client->message, "no memory");
-            return -ENOMEM;
-        }
-        source->seen_ns = now_ns;
-        r = follow_vm(follow, source, vm);
+        const struct listed listed = {name, interval_of(vm), clock_now_ns()};
+        r = follow_vm(follow, &listed, n++, now_ns);
     }
     forget(follow, now_ns);
     if (r == 0 && !n && !follow->some) {

@@ -61,6 +61,7 @@ struct answer {
     struct body *body;        /* owned */
     const char *allow;        /* methods, with a 405 */
     unsigned retry_after_s;   /* with a 503; 0: not said */
+    char recording[64];       /* X-Kvmstatd-Recording, "": not said */
     bool negotiated;          /* depends on Accept and Accept-Encoding */
     bool gzip;                /* the body is compressed */
     bool html;                /* a page: what it may load is nothing */

@@ -107,6 +107,7 @@ static bool add_headers(struct MHD_Response *response, const struct answer *answ
         {MHD_HTTP_HEADER_WWW_AUTHENTICATE,
          answer->status == 401 ? "Basic realm=\"kvmstatd\", charset=\"UTF-8\"" : NULL},
         {MHD_HTTP_HEADER_RETRY_AFTER, answer->retry_after_s ? seconds : NULL},
+        {"X-Kvmstatd-Recording", answer->recording[0] ? answer->recording : NULL},
         {MHD_HTTP_HEADER_CACHE_CONTROL, "no-store"},
         {web_header_names[WEB_HEADER_TYPE], is_set(policy, WEB_HEADER_TYPE) ? NULL : "nosniff"},
         {web_header_names[WEB_HEADER_CSP],

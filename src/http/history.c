@@ -3,6 +3,7 @@
  * /api/v1/history. The VM's newest frame is pinned until its values are copied, which is where the
  * recording is then gone back from; the rest is the request's own.
  */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,6 +51,7 @@ struct wanted {
     enum history_format format;
     struct history_query query;
     int64_t wall_offset_ns; /* the recorder's */
+    uint64_t vm_id;
 };
 
 static int parse_vcpu(const char *text, int32_t *ret_vcpu, struct refusal *refusal)
@@ -137,8 +139,8 @@ static void look_for(const struct view_vm *vm, const struct history_query *query
     }
 }
 
-static int take_past(struct site *site, const struct recorder *recorder,
-                     const struct wanted *wanted, struct past *past, struct refusal *refusal)
+static int take_past(struct site *site, const struct recorder *recorder, struct wanted *wanted,
+                     struct past *past, struct refusal *refusal)
 {
     CLEANUP_VIEW struct view view = {0};
     int r = put_schemas(&site->store->schemas, &past->schemas);
@@ -149,6 +151,7 @@ static int take_past(struct site *site, const struct recorder *recorder,
     const struct view_vm *vm = find_vm(&view, wanted->vm);
     if (!vm)
         return refuse(refusal, 404, "vm: %.200s: no VM of this name is read now", wanted->vm);
+    wanted->vm_id = vm->vm->vm->id;
     look_for(vm, &wanted->query, past);
     r = recorder_copy(recorder, vm->vm->vm, wanted->query.since_ns, &past->excerpt);
     if (r < 0 || past->excerpt.len == 0)
@@ -252,6 +255,13 @@ static int put_history(struct site *site, const struct request *request,
         .history = history, .wanted = wanted, .stopping = &site->stopping};
     const char *type = wanted->format == HISTORY_CSV ? "text/csv; charset=utf-8; header=present"
                                                      : "application/json";
+    /*
+     * A label may be another VM's the next time, and the wall clock may be set: by these a client
+     * knows a sample again.
+     */
+    (void)snprintf(answer->recording, sizeof answer->recording,
+                   "vm=%" PRIu64 "; wall_offset_ns=%" PRId64, wanted->vm_id,
+                   wanted->wall_offset_ns);
     int r = answer_pieces(site, request, type, render, &rendering, answer);
     if (r == -EFBIG)
         return refuse(refusal, 400, "more than %d MiB: " NARROW, ANSWER_MIB_MAX);

@@ -61,10 +61,12 @@ class Server:
         self.socket.close()
 
 
-def fixed(body, status="200 OK"):
+def fixed(body, status="200 OK", headers=""):
+    """`headers`: more of them, each with its end of line."""
     def answer(send, _path):
         raw = body if isinstance(body, bytes) else body.encode()
-        send(f"HTTP/1.1 {status}\r\nContent-Length: {len(raw)}\r\nConnection: close\r\n\r\n".encode())
+        send(f"HTTP/1.1 {status}\r\nContent-Length: {len(raw)}\r\n{headers}"
+             "Connection: close\r\n\r\n".encode())
         send(raw)
     return answer
 

@@ -193,6 +193,39 @@ def _():
                 tap.equal(got, all_there_is[begin:begin + len(got)], f"samples of {key}")
 
 
+@t.test("csv: a VM that shares its name for a while goes on where it was, under its label of the moment")
+def _():
+    with place("s", vcpus=2) as (demo, daemon):
+        [(vm, pid)] = demo.vms
+        process = lab.Process([lab.program("kvmstatctl"), "csv", "--vm", vm + "*", "--stat", "exits",
+                               "--interval", "50ms"], env=address(daemon))
+        lines = []
+
+        def seen(label):
+            while not (line := process.read_line() or "").startswith(label + ","):
+                tap.check(line, process.errors())
+                lines.append(line)
+            lines.append(line)
+        with process:
+            process.read_line()
+            seen(vm)
+            with lab.DemoVms(name=vm) as other:
+                seen(f"{vm}@{pid}")
+                seen(f"{vm}@{other.vms[0][1]}")
+            seen(vm)
+            process.kill(signal.SIGINT)
+            while (line := process.read_line()) is not None:
+                lines.append(line)
+            tap.equal((process.wait(), process.errors()), (0, ""))
+        answer = daemon.get(f"/api/v1/history?vm={vm}&stat=exits&format=csv&last=1h")
+        its = {vm, f"{vm}@{pid}"}
+        found = samples(",".join([vm, *line.split(",")[1:]]) for line in lines
+                        if line.split(",")[0] in its)
+        for key, all_there_is in samples(answer.text.splitlines()[1:]).items():
+            begin = all_there_is.index(found[key][0])
+            tap.equal(found[key], all_there_is[begin:begin + len(found[key])], f"samples of {key}")
+
+
 @t.test("csv takes up a VM that comes later, and goes on when one ends")
 def _():
     with place("f") as (demo, daemon):

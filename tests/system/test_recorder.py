@@ -7,6 +7,7 @@ import glob
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -242,6 +243,32 @@ def _():
             answer = daemon.get("/api/v1/history" + query)
             tap.equal(answer.status, status, query)
             tap.check(answer.json()["error"], query)
+
+
+@t.test("a header says which VM it is, whatever its label, and how its times are the monotonic clock's")
+def _():
+    setup()
+    name = f"rec{os.getpid()}h"
+
+    def said(daemon, label):
+        answer = history(daemon, label, "&stat=exits&last=1s")
+        number, offset = re.fullmatch(r"vm=([1-9]\d*); wall_offset_ns=(\d+)",
+                                      answer.headers["X-Kvmstatd-Recording"]).groups()
+        return int(number), [int(when * 10**9) - int(offset)
+                             for target in exact(answer)["targets"] for when in target["times"]]
+    with lab.DemoVms(name=name) as demo, lab.Daemon(only(name)) as daemon:
+        [(vm, pid)] = demo.vms
+        first_sample(daemon, vm)
+        before = time.monotonic_ns()
+        number, _ = tap.wait_for(lambda: (got := said(daemon, vm))[1] and got[1][-1] > before and got,
+                                 what="a tick since")
+        _, times = said(daemon, vm)
+        tap.between(before, times[-1], time.monotonic_ns(), "when the newest was taken")
+        with lab.DemoVms(name=name) as other:
+            [(_, other_pid)] = other.vms
+            first_sample(daemon, f"{vm}@{other_pid}")
+            tap.equal(said(daemon, f"{vm}@{pid}")[0], number, "its number, under another label")
+            tap.check(said(daemon, f"{vm}@{other_pid}")[0] != number, "another VM's number")
 
 
 @t.test("what the VM has and was not recorded yet is an empty list, what it has not is an error")
