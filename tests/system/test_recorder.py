@@ -289,6 +289,25 @@ def _():
         history(daemon, other)
 
 
+@t.test("a VM that has all of the recorder's memory is dumped all the same, as far back as it may")
+def _():
+    setup()
+    name = f"rec{os.getpid()}k"
+    config = only(name, "  memory: 1MiB\n", interval="1ms")
+    with lab.DemoVms(vcpus=8, name=name, load="mix") as demo, lab.Daemon(config) as daemon:
+        [(vm, pid)] = demo.vms
+        first_sample(daemon, vm)
+        tap.wait_for(lambda: series(daemon)["kvmstatd_recorder_memory_bytes"] > 900 << 10,
+                     what="the memory to fill")
+        os.kill(pid, signal.SIGKILL)
+        [path] = wait_dumps(daemon, 1)
+        # What others have not written over yet is there, too.
+        tap.check(os.path.getsize(path) > 400 << 10, f"{os.path.getsize(path)} bytes")
+        times, _, _ = read_dump(path, "--stat", "exits", "--vcpu", "7")[vm][7, "exits"]
+        tap.check(len(times) > 100, f"{len(times)} ticks")
+        tap.equal((counted(daemon, "written"), counted(daemon, "skipped")), (1, 0))
+
+
 @t.test("a VMM that exits by itself, also when asked by SIGTERM, leaves no dump")
 def _():
     setup()
