@@ -583,5 +583,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    return testing_run(suite(), bursts_suite(), delayed_suite(), (Suite *)NULL);
+    return testing_run(suite(), bursts_suite(), delayed_suite(), recorded_suite(), (Suite *)NULL);
 }

@@ -5,3 +5,4 @@
 
 Suite *bursts_suite(void);
 Suite *delayed_suite(void);
+Suite *recorded_suite(void);
