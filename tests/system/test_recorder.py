@@ -369,6 +369,32 @@ def _():
             tap.check(names[at_once.pid] in found[1] and "killed by signal 6" in found[1], found[1])
 
 
+@t.test("a VMM whose fds are gone before it has ended is one that lives, and its kill is seen")
+def _():
+    setup()
+    with kvmfd.TinyVmm("vm a", "stats a", "vcpu a 0", "stats a/0") as vmm, \
+            kvmfd.TinyVmm("vm a", "stats a", "vcpu a 0", "stats a/0") as other:
+        vm = f"pid-{vmm.pid}"
+        config = only(vm).replace("  rules:\n", f"""  rules:
+    - match: {{vm: "pid-{other.pid}"}}
+      enabled: true
+""") + "discovery: {rescan: 200ms, sources: [statsfd]}\n"
+        with lab.Daemon(config) as daemon:
+            first_sample(daemon, vm)
+            first_sample(daemon, f"pid-{other.pid}")
+            # As of a VMM that is ending: of a process without its first thread /proc shows no fds.
+            vmm.tell("leave")
+            tap.wait_for(lambda: not os.listdir(f"/proc/{vmm.pid}/fd"), what="its thread's end")
+            other.tell("close a/0:stats")  # no event tells of it: all are looked at
+            tap.wait_for(lambda: row(daemon, other.pid)["vcpus_read"] == 0, what="the next look")
+            tap.equal(row(daemon, vmm.pid)["vcpus_read"], 1, "as before")
+            wait_ticks(daemon, vm, 0, len(wait_ticks(daemon, vm, 0, 1)) + 3)
+            os.kill(vmm.pid, signal.SIGKILL)
+            [path] = wait_dumps(daemon, 1)
+            tap.check(f"-killed-{vm}" in path, path)
+            tap.wait_for(lambda: f'vm="{vm}"' not in daemon.metrics(), what="its end")
+
+
 @t.test("SIGUSR1: all VMs, as their history has them")
 def _():
     setup()

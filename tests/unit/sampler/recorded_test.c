@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the sampler records of a VM whose targets come, go and change: all of it can be read. */
+#include <stdio.h>
 #include <string.h>
 
+#include "clock.h"
+#include "dumper.h"
 #include "recorder.h"
 #include "replay.h"
 #include "rig.h"
@@ -203,6 +206,42 @@ START_TEST(whatever_happens_to_targets_can_be_read)
 }
 END_TEST
 
+static void say(bool failed, const char *line)
+{
+    printf("# %s%s\n", failed ? "failed: " : "", line);
+}
+
+/* A VM that leaves with a plan is dumped if its VMM has exited; it may live on without the VM. */
+START_TEST(exit_is_seen_though_the_plan_is_first)
+{
+    static struct recorded r;
+    char folder[] = "/tmp/kvmstatd-test-XXXXXX", command[64];
+    struct dumper *dumper;
+    bool killed = _i;
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    start(&r);
+    ck_assert_int_eq(dumper_new(r.rig.store, "test", say, &dumper), 0);
+    dumper_set_options(dumper, &(struct dumper_options){strdup(folder), true, true, false});
+    sampler_set_dumper(r.rig.sampler, dumper);
+    add(&r, 0, TARGET_SOURCE_STATSFD);
+    step_and_read(&r);
+    planner_vm_remove(r.rig.planner, r.vm.planned);
+    ck_assert_int_eq(planner_commit(r.rig.planner), 0);
+    if (killed)
+        fake_vm_kill(&r.vm);
+    rig_step(&r.rig);
+    dumper_stop(dumper);
+    ck_assert_uint_eq(atomic_load(&r.rig.store->self.dumps[DUMP_WRITTEN]), killed);
+    ck_assert_uint_eq(atomic_load(&r.rig.store->self.dumps[DUMP_FAILED]), 0);
+    if (killed)
+        r.vm = fake_vm_start(&r.rig, "another");
+    stop(&r);
+    dumper_free(dumper);
+    (void)snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 Suite *recorded_suite(void)
 {
     Suite *suite = suite_create("recorded");
@@ -210,6 +249,7 @@ Suite *recorded_suite(void)
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, what_comes_again_at_once_begins_anew);
     tcase_add_test(tc, whatever_happens_to_targets_can_be_read);
+    tcase_add_loop_test(tc, exit_is_seen_though_the_plan_is_first, 0, 2);
     suite_add_tcase(suite, tc);
     return suite;
 }
