@@ -12,6 +12,7 @@
 #include "dump_directory.h"
 #include "dump_file.h"
 #include "exit_status.h"
+#include "suites.h"
 #include "testing.h"
 
 /* --- codec --- */
@@ -241,5 +242,5 @@ int main(void)
     tcase_add_test(tests, the_oldest_files_go);
     tcase_add_test(tests, what_was_just_written_stays);
     suite_add_tcase(suite, tests);
-    return testing_run(suite, NULL);
+    return testing_run(suite, replay_suite(), (Suite *)NULL);
 }
