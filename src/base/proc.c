@@ -24,7 +24,13 @@ enum {
     STATUS_BYTES_MAX = 16384,    /* /proc/PID/status: the masks of 8192 CPUs and as many nodes */
     BTIME_BYTES_MAX = 64 * 1024, /* a piece of /proc/stat, see boot_time_read() */
     READ_BYTES_FIRST = 4096,
-    START_TIME_FIELD = 22, /* of /proc/PID/stat, counted from 1; proc_pid_stat(5) */
+    /* Of /proc/PID/stat, counted from 1; proc_pid_stat(5). */
+    STATE_FIELD = 3,
+    FLAGS_FIELD = 9,
+    N_THREADS_FIELD = 20,
+    START_TIME_FIELD = 22,
+
+    EXITING_FLAG = 0x4, /* PF_EXITING, include/linux/sched.h */
 };
 
 /* What a vanished process looks like depends on which call met it first. */
@@ -153,18 +159,24 @@ int proc_stat_read(const struct proc *proc, pid_t pid, struct proc_stat *ret_sta
     int r = proc_read(proc, pid, "stat", STAT_BYTES_MAX, &text, &len);
     if (r < 0)
         return r;
+    const char *fields[START_TIME_FIELD + 1] = {NULL};
     /* The second field is the name in parentheses and may hold anything, ") (" too. */
-    char *p = strrchr(text, ')');
-    for (int field = 2; p && field < START_TIME_FIELD; field++)
+    const char *p = strrchr(text, ')');
+    for (int field = STATE_FIELD; p && field <= START_TIME_FIELD; field++) {
         p = strchr(p + 1, ' ');
+        fields[field] = p ? p + 1 : NULL;
+    }
     if (!p)
         return len ? -EBADMSG : -ESRCH;
-    uint64_t ticks = strtoull(p + 1, NULL, 10);
+    uint64_t ticks = strtoull(fields[START_TIME_FIELD], NULL, 10);
+    bool exits = strtoul(fields[FLAGS_FIELD], NULL, 10) & EXITING_FLAG;
+    bool is_zombie = *fields[STATE_FIELD] == 'Z' || *fields[STATE_FIELD] == 'X';
     int64_t hz = proc->ticks_per_second;
     *ret_stat = (struct proc_stat){
         .start_ticks = ticks,
         .start_wall_ns = proc->boot_wall_ns + (int64_t)(ticks / (uint64_t)hz) * NSEC_PER_SEC +
                          (int64_t)(ticks % (uint64_t)hz) * (NSEC_PER_SEC / hz),
+        .is_ending = exits && !(is_zombie && strtoul(fields[N_THREADS_FIELD], NULL, 10) <= 1),
     };
     return 0;
 }

@@ -32,6 +32,12 @@ MUST_USE int proc_read(const struct proc *proc, pid_t pid, const char *name, siz
 struct proc_stat {
     uint64_t start_ticks;  /* since boot: with the pid, names a process uniquely */
     int64_t start_wall_ns; /* since the epoch */
+    /*
+     * Its first thread has begun to exit, and holds no files any more or soon will not; the process
+     * has not ended, since it or another thread is still there. With much memory that takes
+     * seconds.
+     */
+    bool is_ending;
 };
 MUST_USE int proc_stat_read(const struct proc *proc, pid_t pid, struct proc_stat *ret_stat);
 /* The thread group of a thread, by /proc/TID/status. */

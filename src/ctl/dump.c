@@ -2,9 +2,11 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "client.h"
@@ -19,8 +21,6 @@
 enum {
     TIME_BYTES = 64,
 };
-/* The daemon keeps 256 MiB of all its dumps, but one may be as large as recorder.memory. */
-#define FILE_BYTES_MAX (UINT64_C(8) << 30)
 /* For one VM at a time: 8 GiB. Memory that is not needed is not touched. */
 #define VALUES_MAX (UINT64_C(1) << 30)
 
@@ -145,7 +145,30 @@ static int parse(int argc, char **argv, struct options *options)
 
 /* --- the file --- */
 
-static int read_file(const char *path, struct buffer *to)
+struct file {
+    const uint8_t *bytes; /* mapped */
+    size_t len;
+};
+
+static void file_unmap(struct file *file)
+{
+    if (file->len)
+        (void)munmap((void *)(uintptr_t)file->bytes, file->len);
+}
+#define CLEANUP_FILE CLEANUP(file_unmap)
+
+/* Bytes of the file are not there any more, which only the first use of them tells. */
+static void lost_bytes(int signal)
+{
+    static const char what[] = "kvmstatctl dump: the file was cut, or could not be read on\n";
+    ssize_t n = write(STDERR_FILENO, what, sizeof what - 1);
+    (void)n;
+    (void)signal;
+    _exit(EXIT_FAILURE);
+}
+
+/* A recording may be as large as recorder.memory, more than this machine has: it is not copied. */
+static int map_file(const char *path, struct file *ret_file)
 {
     struct stat st;
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe may be nobody's */
@@ -153,17 +176,18 @@ static int read_file(const char *path, struct buffer *to)
         return -errno;
     if (!S_ISREG(st.st_mode))
         return -EINVAL;
-    if ((uint64_t)st.st_size > FILE_BYTES_MAX)
+    if ((uint64_t)st.st_size > SIZE_MAX)
         return -EFBIG;
-    for (;;) {
-        char *at = buffer_reserve(to, 1 << 20);
-        ssize_t n = at ? read(fd, at, 1 << 20) : -1;
-        if (!at || n < 0)
-            return at ? -errno : to->error;
-        if (n == 0)
-            return 0;
-        to->len += (size_t)n;
-    }
+    if (st.st_size == 0)
+        return 0; /* nothing can be mapped, nor need be */
+    const struct sigaction action = {.sa_handler = lost_bytes};
+    if (sigaction(SIGBUS, &action, NULL) < 0)
+        return -errno;
+    void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (map == MAP_FAILED)
+        return -errno;
+    *ret_file = (struct file){map, (size_t)st.st_size};
+    return 0;
 }
 
 static const char *time_text(int64_t wall_ns, char text[TIME_BYTES])
@@ -194,6 +218,8 @@ static int begin_replay(const struct dump *dump, const struct dump_vm *vm, struc
         return -ENOENT;
     int r =
         replay_begin(replay, &dump->schemas, vm->records, vm->len, vm->first_ns, VALUES_MAX / 2);
+    if (r == -EFBIG)
+        return -E2BIG; /* whatever is asked for */
     return r < 0 ? r : replay_seek_last(replay);
 }
 
@@ -201,8 +227,29 @@ static int say_damage(const struct dump_vm *vm, int r)
 {
     fputs("kvmstatctl dump: the recording of VM ", stderr);
     print_plain(dump_pair(&vm->about, "vm"), stderr);
-    fprintf(stderr, ": %s\n", r == -EBADMSG ? "its records contradict each other" : strerror(-r));
+    if (r == -EFBIG)
+        fprintf(stderr,
+                ": more than %" PRIu64 " values: name statistics (--stat), a vCPU (--vcpu) or a "
+                "shorter time (--last)\n",
+                VALUES_MAX);
+    else
+        fprintf(stderr, ": %s\n",
+                r == -EBADMSG ? "its records contradict each other"
+                : r == -E2BIG ? "it has more ticks than can be gone through"
+                              : strerror(-r));
     return r;
+}
+
+/* From replay->at on, which it leaves as it is. A LAST is no tick: targets have changed there. */
+static size_t count_ticks(const struct replay *replay)
+{
+    size_t n = 0;
+    for (size_t i = replay->at; i < replay->n_records; i++) {
+        const uint8_t *at = replay->records[i];
+        struct codec_record record;
+        n += codec_next(&at, replay->end, &record) == 0 && record.kind != RECORD_LAST;
+    }
+    return n;
 }
 
 static int summarise_vm(const struct dump *dump, const struct dump_vm *vm)
@@ -230,7 +277,7 @@ static int summarise_vm(const struct dump *dump, const struct dump_vm *vm)
     int64_t first_ns = replay.at < replay.n_records ? replay.times_ns[replay.at] : last_ns;
     uint64_t ns = (uint64_t)clock_since_ns(first_ns, last_ns);
     printf("\n  %zu ticks in %" PRIu64 ".%03" PRIu64 " s: %s to %s, %zu bytes\n",
-           replay.n_records - replay.at - 1, ns / NSEC_PER_SEC, ns % NSEC_PER_SEC / NSEC_PER_MSEC,
+           count_ticks(&replay), ns / NSEC_PER_SEC, ns % NSEC_PER_SEC / NSEC_PER_MSEC,
            time_text(clock_add_ns(first_ns, offset_ns), from),
            time_text(clock_add_ns(last_ns, offset_ns), to), vm->len);
     return 0;
@@ -339,7 +386,7 @@ static int dump_vm(const struct options *options)
 
 int command_dump(int argc, char **argv)
 {
-    CLEANUP_BUFFER struct buffer bytes = BUFFER_INIT;
+    CLEANUP_FILE struct file file = {0};
     CLEANUP_DUMP struct dump dump = {0};
     struct dump_error error;
     struct options options;
@@ -348,13 +395,13 @@ int command_dump(int argc, char **argv)
         return r;
     if (is_vm(&options))
         return dump_vm(&options);
-    r = read_file(options.path, &bytes);
+    r = map_file(options.path, &file);
     if (r < 0) {
         fprintf(stderr, "kvmstatctl dump: %s: %s\n", options.path,
                 r == -EINVAL ? "is no regular file" : strerror(-r));
         return EXIT_FAILURE;
     }
-    r = dump_read((const uint8_t *)bytes.data, bytes.len, &dump, &error);
+    r = dump_read(file.bytes, file.len, &dump, &error);
     if (r < 0) {
         fprintf(stderr, "kvmstatctl dump: %s: %s\n", options.path,
                 r == -EBADMSG ? error.message : strerror(-r));

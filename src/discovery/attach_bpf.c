@@ -197,6 +197,8 @@ static void settle_vm(struct discovery *d, struct found_vm *vm, int r)
     struct trouble trouble = {.reason = UNREADABLE_NOT};
     bool is_new = vm->n_targets == 0;
     vm->kernel_pending = false;
+    if (vm->pin_fd < 0 && look_is_ending(d, vm->owner))
+        return;
     if (r < 0)
         attach_blame(&trouble, UNREADABLE_NO_STATS_FD, "BPF cannot look at the kernel's VMs: %s",
                      strerror(-r));

@@ -88,7 +88,7 @@ void denied_settle(struct discovery *d)
 
     for (size_t i = d->n_vms; i-- > 0;) {
         struct found_vm *vm = d->vms[i];
-        if (vm->kvm && !is_there(files, n, vm))
+        if (vm->kvm && !is_there(files, n, vm) && !look_is_ending(d, vm->owner))
             look_undo_denied(d, vm);
     }
     for (size_t i = 0, end; i < n; i = end) {
@@ -104,7 +104,7 @@ void denied_closed(struct discovery *d, struct found_vm *vm)
     unsigned same_maker = 0;
     for (size_t i = 0; i < d->n_vms; i++)
         same_maker += d->vms[i]->kvm && d->vms[i]->creator_tid == vm->creator_tid;
-    if (same_maker == 1)
+    if (same_maker == 1 && !look_is_ending(d, vm->owner))
         look_undo_denied(d, vm);
     d->denied_pending = true;
 }

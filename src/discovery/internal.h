@@ -219,6 +219,11 @@ void procscan_look(struct discovery *d, pid_t pid, bool always);
  */
 void look_at_process(struct discovery *d, struct process *process, const struct proc_mark *mark);
 
+/*
+ * Whether the VMM is exiting and has not ended yet. Then the sink, which watches it, will tell of
+ * its end (discovery_vm_exited()), and until then its VMs are left as they are.
+ */
+bool look_is_ending(struct discovery *d, const struct vmm *vmm);
 /* One more VM of a process whose fds may not be listed. Returns 0 or -ENOMEM. */
 MUST_USE int look_add_denied(struct discovery *d, struct process *process,
                              struct found_vm **ret_vm);

@@ -299,13 +299,31 @@ static int look_denied(struct discovery *d, struct process *process)
     return 0;
 }
 
+/*
+ * Of an exiting process, files and VMs go before it has ended, and with much memory seconds before.
+ * Its VMs have not been closed, then: how it has ended will say what became of them.
+ */
+bool look_is_ending(struct discovery *d, const struct vmm *vmm)
+{
+    struct proc_stat stat;
+    bool watched = false;
+    for (size_t i = 0; i < vmm->n_holdings; i++) {
+        const struct found_vm *vm = vmm->holdings[i].vm;
+        watched = watched || (vm->owner == vmm && vm->handle);
+    }
+    return watched && proc_stat_read(d->proc, vmm->pid, &stat) == 0 &&
+           stat.start_ticks == vmm->start_ticks && stat.is_ending;
+}
+
 static int look_listed(struct discovery *d, struct process *process, struct kvm_file_list *list)
 {
     int r = 0;
     d->n_denied -= process->denied;
     process->denied = false;
+    if (process->vmm && look_is_ending(d, process->vmm))
+        return 0;
     if (!is_vmm(process, list)) {
-        /* An ending process has no fds left, but is still there. */
+        /* One that has ended has no fds left, but is still there until it is reaped. */
         d->order_is_doubtful = d->order_is_doubtful || (process->vmm && list->n_fds);
         processes_drop_vmm(d, process, list->n_fds ? "its VMM has closed it" : why_exited);
         return 0;

@@ -289,6 +289,18 @@ struct held_chunks chunks_hold(struct chunks *chunks, struct recording *recordin
     return detach(chunks, recording);
 }
 
+void chunks_cut(struct chunks *chunks, struct recording *recording, uint32_t n_max)
+{
+    if (recording->n_chunks <= n_max)
+        return;
+    uint32_t n = recording->n_chunks - n_max, first = recording->oldest, last = first;
+    for (uint32_t i = 1; i < n; i++)
+        last = chunks->heads[last].newer;
+    recording->oldest = chunks->heads[last].newer;
+    resize(chunks, recording, n_max);
+    push_free(chunks, first, last, n);
+}
+
 void chunks_give_back(struct chunks *chunks, const struct held_chunks *held)
 {
     push_free(chunks, held->first, held->last, held->n);

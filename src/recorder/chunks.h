@@ -67,6 +67,8 @@ struct held_chunks {
 };
 /* Takes a recording's chunks away from it; who reads the recording still finds them. */
 struct held_chunks chunks_hold(struct chunks *chunks, struct recording *recording);
+/* Gives back its oldest chunks, so that at most `n_max` > 0 remain. Takes a step for each. */
+void chunks_cut(struct chunks *chunks, struct recording *recording, uint32_t n_max);
 void chunks_give_back(struct chunks *chunks, const struct held_chunks *held);
 
 /* A stretch of a recording, from the start of a record on. */

@@ -118,19 +118,26 @@ static int newest_first(const struct dirent **a, const struct dirent **b)
     return strcmp((*b)->d_name, (*a)->d_name);
 }
 
-void dump_directory_prune(int dir_fd, size_t files_max, uint64_t bytes_max)
+/* Whether it is a file of its own; with its size. */
+static bool is_file(int dir_fd, const char *name, uint64_t *ret_bytes)
+{
+    struct stat st;
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+        return false;
+    *ret_bytes = (uint64_t)st.st_size;
+    return true;
+}
+
+void dump_directory_prune(int dir_fd, const char *newest, size_t files_max, uint64_t bytes_max)
 {
     struct dirent **entries;
-    uint64_t bytes = 0;
-    size_t kept = 0;
+    uint64_t bytes = 0, more;
+    size_t kept = is_file(dir_fd, newest, &bytes); /* however large it is */
     int n = scandirat(dir_fd, ".", &entries, is_ours, newest_first);
     for (int i = 0; i < n; i++) {
-        struct stat st;
-        if (fstatat(dir_fd, entries[i]->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode)) {
-            bytes += (uint64_t)st.st_size;
-            /* The newest one stays however large it is. */
-            if (kept && (kept >= files_max || bytes > bytes_max))
+        if (strcmp(entries[i]->d_name, newest) != 0 && is_file(dir_fd, entries[i]->d_name, &more)) {
+            bytes += more;
+            if (kept >= files_max || bytes > bytes_max)
                 (void)unlinkat(dir_fd, entries[i]->d_name, 0);
             else
                 kept++;

@@ -31,8 +31,11 @@ MUST_USE int dump_output_commit(struct dump_output *output, const char *name);
 void dump_output_close(struct dump_output *output);
 #define CLEANUP_DUMP_OUTPUT CLEANUP(dump_output_close)
 
-/* Removes the oldest of our files (by name) until no more than these remain. */
-void dump_directory_prune(int dir_fd, size_t files_max, uint64_t bytes_max);
+/*
+ * Removes the oldest of our files (by name) until no more than these remain. `newest` is what was
+ * written last and stays, whatever dates others have in their names: clocks are set back.
+ */
+void dump_directory_prune(int dir_fd, const char *newest, size_t files_max, uint64_t bytes_max);
 
 /* kvmstatd-<time>-<why>-<vm>.kvmdump: names sort by time, and hold nothing but [A-Za-z0-9._@-]. */
 void dump_file_name(int64_t wall_ns, const char *why, const char *vm, char *ret_name, size_t size);

@@ -52,6 +52,7 @@ struct dumper {
     bool running; /* THREADS: whoever starts and stops */
     atomic_bool stopping;
     atomic_bool requested;
+    atomic_uint skipped; /* VMs that ended and could not be held, which is to be said */
     atomic_bool on_vmm_killed, on_signal;
     atomic_bool look;     /* at the directory: it may be another one */
     pthread_mutex_t lock; /* guards directory */
@@ -59,7 +60,8 @@ struct dumper {
     /* THREADS: dumper only */
     struct ended *waiting;
     int said_error;
-    int64_t say_again_ns;
+    int64_t say_again_ns, say_skipped_ns;
+    unsigned said_skipped; /* of `skipped` */
     struct ended pool[DUMPER_WAITING_MAX];
 };
 
@@ -191,7 +193,7 @@ static int write_file(struct dumper *dumper, const char *directory, const char *
     r = dump_output_commit(&output, name);
     if (r < 0)
         return r;
-    dump_directory_prune(output.dir_fd, DUMPER_FILES_MAX, DUMPER_TOTAL_BYTES_MAX);
+    dump_directory_prune(output.dir_fd, name, DUMPER_FILES_MAX, DUMPER_TOTAL_BYTES_MAX);
     *ret_bytes = bytes < 0 ? 0 : (uint64_t)bytes;
     return 0;
 }
@@ -289,6 +291,29 @@ static void settle_all(struct dumper *dumper)
     }
 }
 
+/* The sampler's word for it; what there is to say, the dumper's thread says. */
+static void skip(struct dumper *dumper)
+{
+    atomic_fetch_add_explicit(&dumper->skipped, 1, memory_order_relaxed);
+    mailbox_ring(&dumper->inbox);
+}
+
+static void say_skipped(struct dumper *dumper)
+{
+    char line[LINE_BYTES];
+    unsigned skipped = atomic_load_explicit(&dumper->skipped, memory_order_relaxed);
+    int64_t now_ns = clock_now_ns();
+    if (skipped == dumper->said_skipped || now_ns < dumper->say_skipped_ns)
+        return;
+    (void)snprintf(line, sizeof line,
+                   "%u VMs whose VMMs have exited will not be dumped, however they ended: too many "
+                   "others wait for their dump, or recorder.memory is too small to keep them",
+                   skipped - dumper->said_skipped);
+    dumper->said_skipped = skipped;
+    dumper->say_skipped_ns = now_ns + SAY_AGAIN_NS;
+    dumper->say(true, line);
+}
+
 bool dumper_vm_exited(struct dumper *dumper, struct recorder *recorder, struct vm *vm,
                       struct vm_identity *identity, int pidfd, int64_t exited_ns)
 {
@@ -299,9 +324,12 @@ bool dumper_vm_exited(struct dumper *dumper, struct recorder *recorder, struct v
         if (!atomic_load(&dumper->pool[i].item.busy))
             ended = &dumper->pool[i];
     }
-    if (!ended || !recorder_vm_hold(recorder, vm, &ended->item)) {
+    int r = ended ? recorder_vm_hold(recorder, vm, &ended->item) : -ENOSPC;
+    if (r < 0) {
         atomic_fetch_add_explicit(&dumper->store->self.dumps[DUMP_SKIPPED], 1,
                                   memory_order_relaxed);
+        if (r == -ENOSPC)
+            skip(dumper);
         return false;
     }
     ended->recorder = recorder_ref(recorder);
@@ -464,6 +492,7 @@ static void *dumper_main(void *arg)
         (void)poll(&pollfd, 1, dumper->waiting ? ASK_AGAIN_MS : -1);
         collect(dumper);
         settle_all(dumper);
+        say_skipped(dumper);
         if (atomic_exchange(&dumper->requested, false))
             dump_all(dumper);
     }

@@ -79,20 +79,33 @@ static int choose_columns(struct history_target *target, const char *globs)
     return 0;
 }
 
-static int add_target(struct history *history, const struct codec_target *id, size_t rows_max)
+static int make_room(struct history *history)
 {
-    if (history->n_targets == history->capacity) {
-        size_t capacity = MAX_OF(history->capacity * 2, (size_t)8);
-        struct history_target *targets = reallocarray(history->targets, capacity, sizeof *targets);
-        if (!targets)
-            return -ENOMEM;
-        history->targets = targets;
-        history->capacity = capacity;
-    }
+    if (history->n_targets == HISTORY_TARGETS_MAX)
+        return -EFBIG;
+    if (history->n_targets < history->capacity)
+        return 0;
+    size_t capacity = MAX_OF(history->capacity * 2, (size_t)8);
+    struct history_target *targets = reallocarray(history->targets, capacity, sizeof *targets);
+    if (!targets)
+        return -ENOMEM;
+    history->targets = targets;
+    uint32_t *by_id = reallocarray(history->by_id, capacity, sizeof *by_id);
+    if (!by_id)
+        return -ENOMEM;
+    history->by_id = by_id;
+    history->capacity = capacity;
+    return 0;
+}
+
+static int make_target(struct history *history, const struct codec_target *id, size_t rows_max,
+                       struct history_target *ret_target)
+{
     struct history_target target = {.id = *id, .schema = history->schemas->decoded[id->schema]};
     int r = choose_columns(&target, history->query.stats);
     if (r == 0) {
-        history->n_values += (uint64_t)rows_max * (target.row_values + sizeof *target.rows / 8);
+        history->n_values += (uint64_t)rows_max * (target.row_values + sizeof *target.rows / 8) +
+                             kvmstats_schema_count(target.schema) * sizeof *target.columns / 8;
         if (history->n_values > history->values_max)
             r = -EFBIG;
     }
@@ -108,24 +121,53 @@ static int add_target(struct history *history, const struct codec_target *id, si
         target_free(&target);
         return r;
     }
-    history->targets[history->n_targets++] = target;
+    *ret_target = target;
     return 0;
+}
+
+/* Its place in history->by_id will be `place`. */
+static int add_target(struct history *history, const struct codec_target *id, size_t place,
+                      size_t rows_max)
+{
+    int r = make_room(history);
+    if (r == 0)
+        r = make_target(history, id, rows_max, &history->targets[history->n_targets]);
+    if (r < 0)
+        return r;
+    memmove(&history->by_id[place + 1], &history->by_id[place],
+            (history->n_targets - place) * sizeof *history->by_id);
+    history->by_id[place] = (uint32_t)history->n_targets++;
+    return 0;
+}
+
+static int compare_ids(const struct codec_target *a, const struct codec_target *b)
+{
+    if (a->vcpu != b->vcpu)
+        return a->vcpu < b->vcpu ? -1 : 1;
+    return (a->schema > b->schema) - (a->schema < b->schema);
 }
 
 /* The target of that id, which is mostly at the place where it was in the tick before. */
 static int find_target(struct history *history, const struct codec_target *id, size_t guess,
                        size_t rows_max, size_t *ret_index)
 {
-    for (size_t i = 0; i < history->n_targets; i++) {
-        size_t at = (guess + i) % history->n_targets;
-        const struct codec_target *there = &history->targets[at].id;
-        if (there->vcpu == id->vcpu && there->schema == id->schema) {
-            *ret_index = at;
+    *ret_index = guess;
+    if (guess < history->n_targets && compare_ids(&history->targets[guess].id, id) == 0)
+        return 0;
+    size_t low = 0, high = history->n_targets;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        *ret_index = history->by_id[middle];
+        int order = compare_ids(&history->targets[*ret_index].id, id);
+        if (order == 0)
             return 0;
-        }
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     *ret_index = history->n_targets;
-    return add_target(history, id, rows_max);
+    return add_target(history, id, low, rows_max);
 }
 
 static void add_row(struct history_target *target, const struct replay_target *now, bool continues)
@@ -153,6 +195,9 @@ static int collect_tick(struct history *history, const struct replay *replay, si
         if (r < 0)
             return r;
         struct history_target *target = &history->targets[at++];
+        if (target->seen_at == replay->at)
+            return -EBADMSG; /* it is there twice: it has no room for that */
+        target->seen_at = replay->at;
         if (now->anew)
             target->interrupted = true;
         if (now->status != TARGET_READ)
@@ -193,6 +238,7 @@ void history_free(struct history *history)
     for (size_t i = 0; i < history->n_targets; i++)
         target_free(&history->targets[i]);
     free(history->targets);
+    free(history->by_id);
     *history = (struct history){0};
 }
 

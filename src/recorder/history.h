@@ -18,6 +18,8 @@ bool history_format_parse(const char *word, enum history_format *ret_format);
 
 enum {
     HISTORY_VCPU_ALL = -2, /* the VM's own statistics, too */
+    /* More than that there can be only where they are others in every tick. */
+    HISTORY_TARGETS_MAX = REPLAY_TARGETS_MAX,
 };
 
 struct history_query {
@@ -36,12 +38,13 @@ struct history {
     const struct replay_schemas *schemas; /* borrowed */
     size_t n_targets, capacity;
     struct history_target *targets; /* owned */
+    uint32_t *by_id;                /* owned; their indices, in the order of their ids */
     uint64_t n_values, values_max;  /* room for so many has been made; may be made */
 };
 
 /*
  * Goes through a recording, which has been sought to its end. Returns 0, -EFBIG (more than
- * `values_max` values of 8 bytes), -EBADMSG or -ENOMEM.
+ * `values_max` values of 8 bytes, or than HISTORY_TARGETS_MAX targets), -EBADMSG or -ENOMEM.
  */
 MUST_USE int history_collect(struct replay *replay, const struct history_query *query,
                              uint64_t values_max, struct history *ret_history);

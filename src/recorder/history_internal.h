@@ -23,5 +23,7 @@ struct history_target {
     size_t n_rows;
     struct history_row *rows; /* owned */
     uint64_t *values;         /* owned; n_rows * row_values */
-    bool interrupted;         /* while collecting: the next row does not continue */
+    /* While collecting: */
+    bool interrupted; /* the next row does not continue */
+    size_t seen_at;   /* the replay's place when it was there last */
 };

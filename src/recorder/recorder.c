@@ -15,7 +15,10 @@ enum {
     SCRATCH_BYTES = 16 << 20,
     /* chunks_append() wants as much before and behind a record. */
     SCRATCH_MARGIN = 8,
-    /* Of all chunks, what dumps may hold: recording goes on with the rest. */
+    /*
+     * Of the chunks that dumps do not hold yet, what one more may: recording goes on with the
+     * rest, and when all VMs are killed together the last ones find room too.
+     */
     HELD_PART = 2,
 };
 #define WALL_STEP_NS NSEC_PER_MSEC
@@ -291,16 +294,21 @@ void recorder_vm_ended(struct recorder *recorder, struct vm *vm)
     }
 }
 
-bool recorder_vm_hold(struct recorder *recorder, struct vm *vm, struct held_item *item)
+int recorder_vm_hold(struct recorder *recorder, struct vm *vm, struct held_item *item)
 {
     struct recording *recording = &vm->recording;
-    if (!joined(recorder, recording) || recording->n_chunks == 0 ||
-        recorder->n_held + recording->n_chunks > recorder->chunks.n / HELD_PART)
-        return false;
+    if (!joined(recorder, recording) || recording->n_chunks == 0)
+        return -ENOENT;
+    take_returned(recorder);
+    uint32_t room = (recorder->chunks.n - recorder->n_held) / HELD_PART;
+    if (room == 0)
+        return -ENOSPC;
+    chunks_cut(&recorder->chunks, recording, room);
     item->chunks = chunks_hold(&recorder->chunks, recording);
     atomic_store(&item->busy, true);
     recorder->n_held += item->chunks.n;
-    return true;
+    count(recorder);
+    return 0;
 }
 
 void recorder_give_back(struct recorder *recorder, struct held_item *item)

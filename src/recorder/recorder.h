@@ -78,10 +78,11 @@ void recorder_last_end(struct recorder *recorder);
 /* The VM has ended: its memory can be used for others … */
 void recorder_vm_ended(struct recorder *recorder, struct vm *vm);
 /*
- * … or stays as it is until given back, for a dump. False when too much is held already; then
- * nothing was done.
+ * … or stays as it is until given back, for a dump: the newest part of it, where all is more than
+ * one VM may have held. Returns 0, or, with nothing done, -ENOENT (nothing of it is recorded) or
+ * -ENOSPC (too much is held already).
  */
-bool recorder_vm_hold(struct recorder *recorder, struct vm *vm, struct held_item *item);
+MUST_USE int recorder_vm_hold(struct recorder *recorder, struct vm *vm, struct held_item *item);
 /* THREADS: any. */
 void recorder_give_back(struct recorder *recorder, struct held_item *item);
 

@@ -122,7 +122,8 @@ static int new_targets(struct replay *replay, uint32_t n)
 
 static int list_targets(struct replay *replay, struct codec_record *record)
 {
-    int r = new_targets(replay, record->n_targets);
+    int r =
+        record->n_targets <= REPLAY_TARGETS_MAX ? new_targets(replay, record->n_targets) : -EBADMSG;
     for (uint32_t i = 0; r == 0 && i < record->n_targets; i++)
         r = codec_get_target(&record->body, record->end, &replay->targets[i].id);
     return r < 0 ? r : give_cells(replay);

@@ -13,6 +13,8 @@ enum {
     /* Values that the targets of one tick may have together: 4,097 of the largest there are take
      * a fifteenth. */
     REPLAY_CELLS_MAX = 8 << 20,
+    /* Of one tick: the VM and as many vCPUs as limits.max_vcpus_per_vm may say. */
+    REPLAY_TARGETS_MAX = (64 << 10) + 1,
 };
 
 /* What records know by numbers. Schemas are borrowed; NULL: there is none of that number. */

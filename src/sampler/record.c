@@ -65,14 +65,27 @@ static bool same_targets(const struct layout *a, const struct layout_vm *in_a,
     return same;
 }
 
+/* One that was removed and added again looks the same, but has no values from before. */
+static bool all_go_on(const struct group_plan *next, const struct layout_vm *place)
+{
+    bool go_on = true;
+    for (uint32_t i = 0; go_on && i < place->n_targets; i++) {
+        const struct sampled_target *target = next->targets[place->first_target + i];
+        go_on = target->group || target->predecessor;
+    }
+    return go_on;
+}
+
 static void record_group_changes(const struct group_plan *next)
 {
     for (uint32_t i = 0; i < next->layout->n_vms; i++) {
         const struct sampled_vm *vm = next->vms[i];
         const struct group *group = vm->group;
-        if (group && group->now && group->recorder && !vm->let_go &&
-            !same_targets(group->layout, &group->layout->vms[vm->index], next->layout,
-                          &next->layout->vms[i]))
+        const struct layout_vm *place = &next->layout->vms[i];
+        if (!group || !group->now || !group->recorder || vm->let_go)
+            continue;
+        if (!same_targets(group->layout, &group->layout->vms[vm->index], next->layout, place) ||
+            !all_go_on(next, place))
             record_last(vm);
     }
 }

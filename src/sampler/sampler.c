@@ -6,6 +6,7 @@
  */
 #include "sampler.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
@@ -201,10 +202,19 @@ static void adopt_groups(struct sampler *sampler, struct plan *plan)
     atomic_fetch_add(&sampler->store->generation, 1);
 }
 
+/* Discovery can see that a VMM has gone before we do: among many, or where it is not watched. */
+static bool has_exited(const struct sampled_vm *vm)
+{
+    struct pollfd pollfd = {.fd = vm->pidfd, .events = POLLIN};
+    return !vm->let_go && poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLIN;
+}
+
 static void adopt(struct sampler *sampler, struct plan *plan)
 {
-    for (size_t i = 0; i < plan->n_leaving_vms; i++)
-        let_go(sampler, plan->leaving_vms[i], 0);
+    for (size_t i = 0; i < plan->n_leaving_vms; i++) {
+        struct sampled_vm *vm = plan->leaving_vms[i];
+        let_go(sampler, vm, has_exited(vm) ? clock_now_ns() : 0);
+    }
     record_changes(plan);
     for (size_t i = 0; i < plan->n_leaving_targets; i++) {
         const struct sampled_target *target = plan->leaving_targets[i];

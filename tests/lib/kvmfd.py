@@ -6,6 +6,7 @@ stats files to hold the daemon's answers against, and the kernel's own uevents.
 import ctypes
 import fcntl
 import os
+import platform
 import re
 import socket
 import struct
@@ -19,6 +20,7 @@ KVM_CREATE_VM = 0xAE01
 KVM_CREATE_VCPU = 0xAE41
 KVM_RUN = 0xAE80
 KVM_GET_STATS_FD = 0xAECE
+_SYS_EXIT = {"x86_64": 60, "ppc64le": 1}.get(platform.machine(), 93)  # of the calling thread
 _SYS_PIDFD_OPEN = 434
 _SYS_PIDFD_GETFD = 438
 
@@ -175,10 +177,11 @@ class _Runner(threading.Thread):
 
 def _obey(words, kvm, files):
     """vm NAME | vcpu VM ID | stats NAME [VM ID] | close NAME | dup NAME NEW | fork | exec-name X
-    | run VM/ID | rest VM/ID.
+    | run VM/ID | rest VM/ID | leave.
 
     Files are kept under names: a VM's own, "VM/ID" for its vCPUs, "NAME:stats" for stats fds,
-    "VM/ID:runner" for what runs a vCPU, whose tid is the answer.
+    "VM/ID:runner" for what runs a vCPU, whose tid is the answer. After "leave" the process goes on
+    without its first thread, so that nothing can be told to it any more.
     """
     if words[0] == "vm":
         files[words[1]] = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
@@ -195,6 +198,8 @@ def _obey(words, kvm, files):
         return str(runner.native_id)
     elif words[0] == "rest":
         files.pop(words[1] + ":runner").end()
+    elif words[0] == "leave":
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     elif words[0] == "fork":
         pid = os.fork()
         if pid == 0:
@@ -218,6 +223,8 @@ def _serve():
             lines = []
         for line in lines[done:]:
             print("ok", _obey(line.split(), kvm, files), flush=True)
+            if line == "leave":
+                _syscall(_SYS_EXIT, 0)
         done = len(lines)
         time.sleep(0.002)
 

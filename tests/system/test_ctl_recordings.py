@@ -35,6 +35,41 @@ def recording(head, parts):
     return head
 
 
+def varint(value):
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def record(kind, ids=(), blocks=b"", since=None, time=1000):
+    """A record of a recording: a TICK (1) is uniform; FIRST (2) and LAST (3) list their targets,
+    all of schema 0. `blocks` are the targets' as they stand."""
+    if kind == 1:
+        body = bytes([0x81]) + varint(since) + blocks
+    else:
+        body = (bytes([kind]) + struct.pack("<Q", time) + varint(len(ids)) +
+                b"".join(varint(2 * i) + varint(0) for i in ids) + blocks)
+    return varint(len(body)) + body
+
+
+def made(values, *vms):
+    """A dump of VMs, each (name, records), whose blocks are of one statistic of so many values."""
+    schema = struct.pack("=6I", 0, 8, 1, 24, 32, 64) + b"kvm-1".ljust(8, b"\0") + struct.pack(
+        "=IhHII", 0, 0, values, 0, 0) + b"any".ljust(8, b"\0")
+    parts = [(b"HOST", b"why\0killed\0"), (b"SCHM", struct.pack("<2I", 0, 1) + schema)]
+    for name, records in vms:
+        parts.append((b"VMID", b"vm\0" + name + b"\0"))
+        parts.append((b"TICK", struct.pack("<Q2I", 1000, 1, 0) + records))
+    return recording(b"KVMSTATD" + struct.pack("<I", 1) + struct.pack("=I", 0x01020304),
+                     [*parts, (b"DONE", b"")])
+
+
+# Of one target: it is read and has what it had; it had nothing; it has nothing any more.
+STILL, BEGINS, ENDS = b"\0", b"\1\0", b"\4\0"
+
+
 @t.test("a recording that lies: what is damaged is said, what is printed is what it is called")
 def _():
     with open(os.path.join(lab.SOURCE, "tests/fuzz/corpus/recorder__dump/signal"), "rb") as f:
@@ -113,6 +148,61 @@ def _():
             done = ctl.run("dump", output, *args, path)
             tap.equal((done.returncode, "nothing in it fits" in done.stderr), (int(not fits), not fits),
                       f"{output} {args}: {done.stderr}")
+
+
+@t.test("ticks are counted as such: that targets change is none")
+def _():
+    part = record(2, [0], BEGINS) + 5 * record(1, blocks=STILL, since=1) + record(3, [0], ENDS)
+    with tempfile.NamedTemporaryFile() as f:
+        f.write(made(1, (b"web", 3 * part)))
+        f.flush()
+        tap.check(" 18 ticks in " in ctl.good("dump", f.name), ctl.good("dump", f.name))
+        tap.equal(len(ctl.good("dump", "--csv", f.name).splitlines()), 1 + 18)
+
+
+@t.test("more values than can be shown: it says how to ask for less")
+def _():
+    ticks = 140000  # of 8,192 values each
+    records = record(2, [0], BEGINS) + ticks * record(1, blocks=STILL, since=1000) + \
+        record(3, [0], ENDS, time=1000 + ticks * 1000)
+    with tempfile.NamedTemporaryFile() as f:
+        f.write(made(8192, (b"web", records)))
+        f.flush()
+        tap.check(f" {ticks + 1} ticks in " in ctl.good("dump", f.name), "the summary")
+        done = ctl.run("dump", "--csv", f.name)
+        tap.equal(done.returncode, 1)
+        for word in ("VM web", "--stat", "--vcpu", "--last"):
+            tap.check(word in done.stderr, done.stderr)
+        tap.equal(len(ctl.good("dump", "--csv", "--last", "1us", f.name).splitlines()), 3)
+
+
+@t.test("a target that stands twice in a recording is refused")
+def _():
+    records = record(2, [5, 5], 2 * BEGINS) + 100 * record(1, blocks=2 * STILL, since=1) + \
+        record(3, [5, 5], 2 * ENDS)
+    with tempfile.NamedTemporaryFile() as f:
+        f.write(made(1, (b"web", records)))
+        f.flush()
+        for output in ("--csv", "--json"):
+            done = ctl.run("dump", output, f.name)
+            tap.equal((done.returncode, "contradict" in done.stderr), (1, True), done.stderr)
+
+
+@t.test("a file that is cut while it is read is an error that is said")
+def _():
+    records = record(2, [0], BEGINS) + 20000 * record(1, blocks=STILL, since=1) + record(3, [0], ENDS)
+    with tempfile.NamedTemporaryFile() as f:
+        f.write(made(1, (b"first", records), (b"second", records)))
+        f.flush()
+        with subprocess.Popen([lab.program("kvmstatctl"), "dump", "--csv", f.name],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+            # It has begun to print the first, waits for a reader, and has not come to the second.
+            tap.equal(len(done.stdout.read(1)), 1)
+            f.truncate(0)
+            out, errors = done.communicate(timeout=lab.TIMEOUT_S)
+        tap.check(b"first" in out and b"second" not in out, out[:200])
+        tap.equal(done.returncode, 1, errors)
+        tap.check(b"the file was cut" in errors, errors)
 
 
 t.main()

@@ -356,6 +356,25 @@ def _():
         history(daemon, other)
 
 
+@t.test("a VM that has all of the recorder's memory is dumped all the same, as far back as it may")
+def _():
+    setup()
+    name = f"rec{os.getpid()}k"
+    config = only(name, "  memory: 1MiB\n", interval="1ms")
+    with lab.DemoVms(vcpus=8, name=name, load="mix") as demo, lab.Daemon(config) as daemon:
+        [(vm, pid)] = demo.vms
+        first_sample(daemon, vm)
+        tap.wait_for(lambda: series(daemon)["kvmstatd_recorder_memory_bytes"] > 900 << 10,
+                     what="the memory to fill")
+        os.kill(pid, signal.SIGKILL)
+        [path] = wait_dumps(daemon, 1)
+        # What others have not written over yet is there, too.
+        tap.check(os.path.getsize(path) > 400 << 10, f"{os.path.getsize(path)} bytes")
+        times, _, _ = read_dump(path, "--stat", "exits", "--vcpu", "7")[vm][7, "exits"]
+        tap.check(len(times) > 100, f"{len(times)} ticks")
+        tap.equal((counted(daemon, "written"), counted(daemon, "skipped")), (1, 0))
+
+
 @t.test("a VMM that exits by itself, also when asked by SIGTERM, leaves no dump")
 def _():
     setup()
@@ -415,6 +434,32 @@ def _():
             found = [ctl.run("dump", path).stdout for path in paths]
             tap.check(names[late.pid] in found[0] and "killed by signal 3" in found[0], found[0])
             tap.check(names[at_once.pid] in found[1] and "killed by signal 6" in found[1], found[1])
+
+
+@t.test("a VMM whose fds are gone before it has ended is one that lives, and its kill is seen")
+def _():
+    setup()
+    with kvmfd.TinyVmm("vm a", "stats a", "vcpu a 0", "stats a/0") as vmm, \
+            kvmfd.TinyVmm("vm a", "stats a", "vcpu a 0", "stats a/0") as other:
+        vm = f"pid-{vmm.pid}"
+        config = only(vm).replace("  rules:\n", f"""  rules:
+    - match: {{vm: "pid-{other.pid}"}}
+      enabled: true
+""") + "discovery: {rescan: 200ms, sources: [statsfd]}\n"
+        with lab.Daemon(config) as daemon:
+            first_sample(daemon, vm)
+            first_sample(daemon, f"pid-{other.pid}")
+            # As of a VMM that is ending: of a process without its first thread /proc shows no fds.
+            vmm.tell("leave")
+            tap.wait_for(lambda: not os.listdir(f"/proc/{vmm.pid}/fd"), what="its thread's end")
+            other.tell("close a/0:stats")  # no event tells of it: all are looked at
+            tap.wait_for(lambda: row(daemon, other.pid)["vcpus_read"] == 0, what="the next look")
+            tap.equal(row(daemon, vmm.pid)["vcpus_read"], 1, "as before")
+            wait_ticks(daemon, vm, 0, len(wait_ticks(daemon, vm, 0, 1)) + 3)
+            os.kill(vmm.pid, signal.SIGKILL)
+            [path] = wait_dumps(daemon, 1)
+            tap.check(f"-killed-{vm}" in path, path)
+            tap.wait_for(lambda: f'vm="{vm}"' not in daemon.metrics(), what="its end")
 
 
 @t.test("SIGUSR1: all VMs, as their history has them")

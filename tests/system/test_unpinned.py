@@ -131,6 +131,25 @@ def _():
         tap.check("cannot be read" not in daemon.errors() and daemon.running(), daemon.errors())
 
 
+@t.test("of VMMs that are killed every VM is dumped, whoever is first to see that it has gone")
+def _():
+    setup()
+    config = ("sampling:\n  interval: 1ms\n  rules:\n"
+              "    - match: {vm: \"own-*\"}\n      enabled: true\n"
+              "    - match: {vm: \"*\"}\n      enabled: false\n"
+              "recorder: {directory: @DIR@/dumps}\n"
+              "discovery: {sources: [bpf], rescan: 100ms}\n")
+    with daemon_with(BPF, PERFMON, config=config) as daemon:
+        for n in range(1, 5):
+            with lab.DemoVms(vms=10, name="own-dies", stats_fds="none") as demo:
+                tap.wait_for(lambda: shown(daemon, "own-dies") == 10, what="10 VMs")
+                for _, pid in demo.vms:
+                    os.kill(pid, signal.SIGKILL)
+            tap.wait_for(lambda: shown(daemon, "own-dies") == 0, what="the dead VMs to go")
+            tap.wait_for(lambda n=n: series(daemon)['kvmstatd_dumps_total{result="written"}'] == 10 * n,
+                         what=f"{10 * n} dumps")
+
+
 @t.test("fds that may be listed but not borrowed: the VM is read all the same")
 def _():
     setup()

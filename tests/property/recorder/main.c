@@ -136,6 +136,21 @@ START_TEST(the_end_stands_for_itself)
 }
 END_TEST
 
+/* The VM ends, and its place is free for another. */
+static struct world_vm hold(struct world_vm *vm, struct held_item *item)
+{
+    struct world_vm gone = *vm;
+    ck_assert_int_eq(recorder_vm_hold(world.recorder, vm->vm, item), 0);
+    *vm = (struct world_vm){0};
+    return gone;
+}
+
+static void forget(struct world_vm *gone)
+{
+    vm_unref(gone->vm);
+    free(gone->ticks);
+}
+
 /* Held memory keeps what it has while others write, and comes back. */
 START_TEST(held_memory_stays)
 {
@@ -146,9 +161,7 @@ START_TEST(held_memory_stays)
     for (size_t i = 0; i < 40; i++)
         world_tick(&world, held);
     world_vm_last(&world, held);
-    ck_assert(recorder_vm_hold(world.recorder, held->vm, &item));
-    struct world_vm gone = *held;
-    *held = (struct world_vm){0};
+    struct world_vm gone = hold(held, &item);
     size_t ticks = check_from_last(&gone);
     ck_assert_uint_gt(ticks, 0);
     live(1000);
@@ -157,8 +170,84 @@ START_TEST(held_memory_stays)
     recorder_give_back(world.recorder, &item);
     live(1000);
     ck_assert(!atomic_load(&item.busy));
-    vm_unref(gone.vm);
-    free(gone.ticks);
+    forget(&gone);
+    world_deinit(&world);
+}
+END_TEST
+
+/* It has all the memory there is. */
+static void fill_memory(struct world_vm *vm)
+{
+    world_vm_start(&world, vm);
+    while (!atomic_load(&world.store->self.recorder_since_ns))
+        world_tick(&world, vm);
+    world_vm_last(&world, vm);
+}
+
+/* Who has all the memory ends: the newest part of it is kept, and others have room to go on. */
+START_TEST(what_fills_the_memory_is_held_in_part)
+{
+    const uint64_t memory_bytes = 120000;
+    const uint32_t n = (uint32_t)(memory_bytes / (CHUNK_BYTES + 64));
+    struct held_item items[16] = {{0}};
+    struct world_vm gone[ARRAY_LEN(items)];
+    uint32_t held = 0;
+    size_t n_gone = 0;
+    world_init(&world, memory_bytes);
+    for (; n - held > 16; n_gone++) { /* of less, a last record of that size fills all */
+        fill_memory(&world.vms[0]);
+        gone[n_gone] = hold(&world.vms[0], &items[n_gone]);
+        held += items[n_gone].chunks.n;
+        ck_assert_uint_le(items[n_gone].chunks.n, n - held + 2);
+        ck_assert_uint_gt(check_from_last(&gone[n_gone]), 0);
+        atomic_store(&world.store->self.recorder_since_ns, 0);
+    }
+    ck_assert_uint_gt(n_gone, 1);
+    live(1000);
+    for (size_t i = 0; i < n_gone; i++) {
+        ck_assert_uint_gt(check_from_last(&gone[i]), 0);
+        recorder_give_back(world.recorder, &items[i]);
+    }
+    live(1000);
+    for (size_t i = 0; i < n_gone; i++) {
+        ck_assert(!atomic_load(&items[i].busy));
+        forget(&gone[i]);
+    }
+    world_deinit(&world);
+}
+END_TEST
+
+/* Of a VM whose values are all zeros, so that its records fit in a chunk. */
+static void tick_in_a_chunk(struct world_vm *vm)
+{
+    struct layout_target place = {.schema = world.schemas[1], .vcpu = 0};
+    static const uint8_t zeros[WORLD_BLOCK_BYTES];
+    ck_assert(recorder_tick_begin(world.recorder, vm->vm, &place, 1, ++world.now_ns, false));
+    recorder_tick_target(world.recorder, &(struct recorder_target){
+                                             .place = &place,
+                                             .status = TARGET_READ,
+                                             .read_ns = world.now_ns,
+                                             .now = zeros,
+                                         });
+    recorder_tick_end(world.recorder);
+}
+
+START_TEST(where_nothing_is_left_nothing_is_held)
+{
+    struct held_item items[2] = {{0}};
+    world_init(&world, 2 * (CHUNK_BYTES + 64));
+    struct world_vm *vm = &world.vms[0];
+    world_vm_start(&world, vm);
+    ck_assert_int_eq(recorder_vm_hold(world.recorder, vm->vm, &items[0]), -ENOENT);
+    tick_in_a_chunk(vm);
+    struct world_vm gone = hold(vm, &items[0]);
+    world_vm_start(&world, vm);
+    tick_in_a_chunk(vm);
+    ck_assert_int_eq(recorder_vm_hold(world.recorder, vm->vm, &items[1]), -ENOSPC);
+    recorder_give_back(world.recorder, &items[0]); /* taken back when it is needed */
+    ck_assert_int_eq(recorder_vm_hold(world.recorder, vm->vm, &items[1]), 0);
+    recorder_give_back(world.recorder, &items[1]);
+    forget(&gone);
     world_deinit(&world);
 }
 END_TEST
@@ -255,6 +344,8 @@ int main(void)
     tcase_add_loop_test(tests, what_remains_is_right, 0, 4);
     tcase_add_test(tests, the_end_stands_for_itself);
     tcase_add_test(tests, held_memory_stays);
+    tcase_add_test(tests, what_fills_the_memory_is_held_in_part);
+    tcase_add_test(tests, where_nothing_is_left_nothing_is_held);
     tcase_add_test(tests, shares_are_equal);
     tcase_add_test(tests, readers_see_whole_records);
     suite_add_tcase(suite, tests);

@@ -53,6 +53,31 @@ START_TEST(start_time_whatever_the_name)
 }
 END_TEST
 
+START_TEST(what_is_ending)
+{
+    static const struct {
+        const char *fields; /* state and what follows it */
+        bool is_ending;
+    } cases[] = {
+        {"S 1 1 1 0 -1 4194304 100 0 0 0 1 2 3 4 20 0 7 0 9 1", false},
+        {"D 1 1 1 0 -1 4194308 100 0 0 0 1 2 3 4 20 0 7 0 9 1", true},
+        {"R 1 1 1 0 -1 4194308 100 0 0 0 1 2 3 4 20 0 1 0 9 1", true},
+        {"Z 1 1 1 0 -1 4194308 100 0 0 0 1 2 3 4 20 0 2 0 9 1",
+         true}, /* but for its first thread */
+        {"Z 1 1 1 0 -1 4194308 100 0 0 0 1 2 3 4 20 0 1 0 9 1", false}, /* nothing is left of it */
+        {"X 1 1 1 0 -1 4194308 100 0 0 0 1 2 3 4 20 0 0 0 9 1", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct proc_stat stat;
+        char text[512];
+        int n = snprintf(text, sizeof text, "7 (a) %s\n", cases[i].fields);
+        tree_file(&tree, 7, "stat", text, (size_t)n);
+        ck_assert_int_eq(proc_stat_read(&proc, 7, &stat), 0);
+        ck_assert_msg(stat.is_ending == cases[i].is_ending, "%s", cases[i].fields);
+    }
+}
+END_TEST
+
 static const char *const broken_stats[] = {"7 (a", "7 (a)", "7 (a) S 1 2 3", "no name"};
 
 START_TEST(broken_stat_is_refused)
@@ -281,6 +306,7 @@ Suite *suite_proc(void)
     TCase *recorded = tcase_create("recorded");
     tcase_add_checked_fixture(recorded, setup, teardown);
     tcase_add_loop_test(recorded, start_time_whatever_the_name, 0, (int)ARRAY_LEN(hostile_names));
+    tcase_add_test(recorded, what_is_ending);
     tcase_add_loop_test(recorded, broken_stat_is_refused, 0, (int)ARRAY_LEN(broken_stats));
     tcase_add_test(recorded, gone_is_esrch);
     tcase_add_test(recorded, empty_is_gone);

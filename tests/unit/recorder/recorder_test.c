@@ -12,6 +12,7 @@
 #include "dump_directory.h"
 #include "dump_file.h"
 #include "exit_status.h"
+#include "suites.h"
 #include "testing.h"
 
 /* --- codec --- */
@@ -166,12 +167,11 @@ static bool is_there(int dir_fd, const char *name)
     return faccessat(dir_fd, name, F_OK, 0) == 0;
 }
 
-START_TEST(the_oldest_files_go)
+/* Files kvmstatd-0, -1 … of 10 bytes each, in a directory that is made for them. */
+static void write_files(const char *path, int n)
 {
-    char folder[] = "/tmp/kvmstatd-test-XXXXXX", path[128], name[64];
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    (void)snprintf(path, sizeof path, "%s/dumps", folder);
-    for (int i = 0; i < 5; i++) {
+    char name[64];
+    for (int i = 0; i < n; i++) {
         CLEANUP_DUMP_OUTPUT struct dump_output output = {.dir_fd = -1, .fd = -1};
         (void)snprintf(name, sizeof name, "kvmstatd-%d" DUMP_SUFFIX, i);
         ck_assert_int_eq(dump_output_open(path, &output), 0);
@@ -180,22 +180,50 @@ START_TEST(the_oldest_files_go)
         ck_assert_int_eq(dump_output_commit(&output, name), 0);
         ck_assert(is_there(output.dir_fd, name));
     }
+}
+
+START_TEST(the_oldest_files_go)
+{
+    char folder[] = "/tmp/kvmstatd-test-XXXXXX", path[128];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    (void)snprintf(path, sizeof path, "%s/dumps", folder);
+    write_files(path, 5);
     CLEANUP_FD int dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     CLEANUP_FD int other = openat(dir_fd, "kvmstatd-other", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     ck_assert_int_ge(other, 0);
-    dump_directory_prune(dir_fd, 4, 1000);
+    dump_directory_prune(dir_fd, "kvmstatd-4" DUMP_SUFFIX, 4, 1000);
     ck_assert(!is_there(dir_fd, "kvmstatd-0" DUMP_SUFFIX));
     ck_assert(is_there(dir_fd, "kvmstatd-1" DUMP_SUFFIX));
-    dump_directory_prune(dir_fd, 4, 20);
+    dump_directory_prune(dir_fd, "kvmstatd-4" DUMP_SUFFIX, 4, 20);
     ck_assert(!is_there(dir_fd, "kvmstatd-2" DUMP_SUFFIX));
     ck_assert(is_there(dir_fd, "kvmstatd-3" DUMP_SUFFIX));
-    dump_directory_prune(dir_fd, 4, 1);
+    dump_directory_prune(dir_fd, "kvmstatd-4" DUMP_SUFFIX, 4, 1);
     ck_assert(!is_there(dir_fd, "kvmstatd-3" DUMP_SUFFIX));
     ck_assert(is_there(dir_fd, "kvmstatd-4" DUMP_SUFFIX));
     ck_assert(is_there(dir_fd, "kvmstatd-other"));
     ck_assert_int_eq(unlinkat(dir_fd, "kvmstatd-4" DUMP_SUFFIX, 0), 0);
     ck_assert_int_eq(unlinkat(dir_fd, "kvmstatd-other", 0), 0);
     ck_assert_int_eq(rmdir(path), 0);
+    ck_assert_int_eq(rmdir(folder), 0);
+}
+END_TEST
+
+/* Files of a time when the clock was ahead. */
+START_TEST(what_was_just_written_stays)
+{
+    char folder[] = "/tmp/kvmstatd-test-XXXXXX";
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    write_files(folder, 4);
+    CLEANUP_FD int dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    dump_directory_prune(dir_fd, "kvmstatd-1" DUMP_SUFFIX, 2, 1000);
+    ck_assert(!is_there(dir_fd, "kvmstatd-0" DUMP_SUFFIX));
+    ck_assert(is_there(dir_fd, "kvmstatd-1" DUMP_SUFFIX));
+    ck_assert(!is_there(dir_fd, "kvmstatd-2" DUMP_SUFFIX));
+    ck_assert(is_there(dir_fd, "kvmstatd-3" DUMP_SUFFIX));
+    dump_directory_prune(dir_fd, "kvmstatd-1" DUMP_SUFFIX, 2, 15);
+    ck_assert(is_there(dir_fd, "kvmstatd-1" DUMP_SUFFIX));
+    ck_assert(!is_there(dir_fd, "kvmstatd-3" DUMP_SUFFIX));
+    ck_assert_int_eq(unlinkat(dir_fd, "kvmstatd-1" DUMP_SUFFIX, 0), 0);
     ck_assert_int_eq(rmdir(folder), 0);
 }
 END_TEST
@@ -212,6 +240,7 @@ int main(void)
     tcase_add_loop_test(tests, how_a_process_ended, 0, 3);
     tcase_add_test(tests, names_of_files);
     tcase_add_test(tests, the_oldest_files_go);
+    tcase_add_test(tests, what_was_just_written_stays);
     suite_add_tcase(suite, tests);
-    return testing_run(suite, NULL);
+    return testing_run(suite, replay_suite(), (Suite *)NULL);
 }

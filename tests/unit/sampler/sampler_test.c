@@ -563,5 +563,5 @@ static Suite *suite(void)
 int main(void)
 {
     return testing_run(suite(), bursts_suite(), delayed_suite(), return_suite(), labels_suite(),
-                       (Suite *)NULL);
+                       recorded_suite(), (Suite *)NULL);
 }

@@ -7,3 +7,4 @@ Suite *bursts_suite(void);
 Suite *delayed_suite(void);
 Suite *labels_suite(void);
 Suite *return_suite(void);
+Suite *recorded_suite(void);
