@@ -44,9 +44,10 @@ static void stop(void)
 /* A reload looks for listeners, opens and closes them. */
 START_TEST(a_reload_does_not_wait_for_those_that_serve)
 {
+    const struct listen_how how = {0};
     struct config_error error;
     int fds[ACCEPT_AHEAD_MAX + 1];
-    ck_assert_int_eq(acceptor_add(&acceptor, "127.0.0.1:0", false, &error), 0);
+    ck_assert_int_eq(acceptor_add(&acceptor, "127.0.0.1:0", &how, &error), 0);
     acceptor_open(&acceptor);
     struct listener *listener = acceptor_find(&acceptor, "127.0.0.1:0");
     for (size_t i = 0; i < ARRAY_LEN(fds); i++)
@@ -54,7 +55,7 @@ START_TEST(a_reload_does_not_wait_for_those_that_serve)
     while (n_taken < ACCEPT_AHEAD_MAX)
         (void)usleep(1000);
     ck_assert_ptr_eq(acceptor_find(&acceptor, "127.0.0.1:0"), listener);
-    ck_assert_int_eq(acceptor_add(&acceptor, "127.0.0.2:0", false, &error), 0);
+    ck_assert_int_eq(acceptor_add(&acceptor, "127.0.0.2:0", &how, &error), 0);
     acceptor_open(&acceptor);
     ck_assert_uint_eq(n_taken, ACCEPT_AHEAD_MAX); /* the last one has no place yet */
     acceptor_arrived(&acceptor, taken[3]);
