@@ -18,6 +18,7 @@ enum {
 struct listen_socket {
     int fd;        /* owned; -1: none */
     uint16_t port; /* that it is bound to; 0: a Unix socket */
+    bool absent;   /* the machine had no such address then: it listens as soon as there is one */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "": not a Unix socket */
     dev_t device; /* of the socket's file, to know it again */
     ino_t inode;
@@ -34,11 +35,13 @@ struct listen_socket {
  * - An empty host is every address, IPv6 and IPv4 by one socket where the machine has IPv6.
  * - A literal IPv6 address is IPv6 only.
  * - unix:PATH replaces a socket file nobody listens on; any other file there is left alone.
- * `share`: the port may be that of another socket of ours that has listen_share(), so that a socket
- * for all addresses can be opened before that for one is closed.
- * `text` is how messages call the address. Returns 0 or -errno with *ret_error filled: -EADDRINUSE,
- * -EACCES, -EEXIST (a file that is not a socket), -EADDRNOTAVAIL (also for a name that cannot be
- * resolved), -ENAMETOOLONG, …
+ * - An address that the machine has not got is no error, for at boot it may come later (`absent`).
+ * `share` is for a reload: the port may be that of another socket of ours that has listen_share(),
+ * so that a socket for all addresses can be opened before that for one is closed. Then an address
+ * that is not there is an error: what goes on being served is better than what may never be. `text`
+ * is how messages call the address. Returns 0 or -errno with *ret_error filled: -EADDRINUSE,
+ * -EACCES, -EEXIST (a file that is not a socket), -EADDRNOTAVAIL (for a name that cannot be
+ * resolved, too), -ENAMETOOLONG, …
  */
 MUST_USE int listen_open(const struct listen_address *address, const char *text, bool share,
                          struct listen_socket *ret_socket, struct config_error *ret_error);
