@@ -340,6 +340,14 @@ static bool is_new(const void *none, const struct listener *listener)
     return !listener->is_open;
 }
 
+/* It may come yet, or it is mistyped: then this is all there is to find it out by. */
+static void warn_if_absent(const struct listener *listener)
+{
+    if (listener->socket.absent)
+        log_warn("http", "web.listen: %s: this machine has no such address; served when it has",
+                 listener->text);
+}
+
 /* Opens the addresses that are not open yet; all of them or none. */
 static int add_listeners(struct http *http, const struct config *config,
                          struct config_error *ret_error)
@@ -352,8 +360,11 @@ static int add_listeners(struct http *http, const struct config *config,
     int r = 0;
     acceptor_share(&http->acceptor, true, is_unlisted, config);
     for (size_t i = 0; r == 0 && i < listen->n; i++) {
-        if (!acceptor_find(&http->acceptor, listen->items[i]))
-            r = acceptor_add(&http->acceptor, listen->items[i], &how, ret_error);
+        if (acceptor_find(&http->acceptor, listen->items[i]))
+            continue;
+        r = acceptor_add(&http->acceptor, listen->items[i], &how, ret_error);
+        if (r == 0)
+            warn_if_absent(acceptor_find(&http->acceptor, listen->items[i]));
     }
     acceptor_share(&http->acceptor, false, is_unlisted, config);
     if (r < 0)

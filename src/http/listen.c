@@ -53,8 +53,17 @@ static uint16_t bound_port(int fd)
     return ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
 }
 
+/* Lets it be bound to an address that this machine may get later. */
+static int free_bind(int fd, int family)
+{
+    const int on = 1;
+    return family == AF_INET6 ? setsockopt(fd, IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on)
+                              : setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof on);
+}
+
 /* Returns a listening fd or -errno. `v6_only` is for AF_INET6. */
-static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only, bool share)
+static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only, bool share,
+                     bool absent)
 {
     const int on = 1, off = 0;
     CLEANUP_FD int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -67,6 +76,8 @@ static int bind_inet(const struct sockaddr *address, socklen_t len, int v6_only,
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only) < 0)
         return -errno;
     if (share && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+        return -errno;
+    if (absent && free_bind(fd, address->sa_family) < 0)
         return -errno;
     if (bind(fd, address, len) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
         return -errno;
@@ -82,10 +93,10 @@ static int open_any(uint16_t port, bool share)
         .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_ANY_INIT};
     const struct sockaddr_in v4 = {
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_ANY)}};
-    int fd = bind_inet((const struct sockaddr *)&v6, sizeof v6, 0, share);
+    int fd = bind_inet((const struct sockaddr *)&v6, sizeof v6, 0, share, false);
     /* A kernel without IPv6, or with ipv6.disable=1 or net.ipv6.conf.*.disable_ipv6=1. */
     if (fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL)
-        fd = bind_inet((const struct sockaddr *)&v4, sizeof v4, 0, share);
+        fd = bind_inet((const struct sockaddr *)&v4, sizeof v4, 0, share, false);
     return fd;
 }
 
@@ -148,11 +159,26 @@ static int look_up(const struct listen_address *address, const char *text, int64
     return 0;
 }
 
+/* The first that can be bound. Returns -EADDRNOTAVAIL where the machine has none of them. */
+static int open_found(const struct addrinfo *found, bool share, bool absent)
+{
+    int error = -EADDRNOTAVAIL;
+    for (const struct addrinfo *at = found; at; at = at->ai_next) {
+        int fd = bind_inet(at->ai_addr, at->ai_addrlen, 1, share, absent);
+        if (fd >= 0)
+            return fd;
+        if (fd != -EADDRNOTAVAIL)
+            error = fd;
+    }
+    return error;
+}
+
 static int open_inet(const struct listen_address *address, const char *text,
                      const struct listen_how *how, struct listen_socket *ret_socket,
                      struct config_error *ret_error)
 {
-    int fd = -EADDRNOTAVAIL;
+    int fd;
+    bool absent = false;
     if (!address->host[0]) {
         fd = open_any(address->port, how->share);
     } else {
@@ -160,15 +186,17 @@ static int open_inet(const struct listen_address *address, const char *text,
         int r = look_up(address, text, how->until_ns, &found, ret_error);
         if (r < 0)
             return r;
-        for (const struct addrinfo *at = found; at && fd < 0; at = at->ai_next)
-            fd = bind_inet(at->ai_addr, at->ai_addrlen, 1, how->share);
+        fd = open_found(found, how->share, false);
+        absent = fd == -EADDRNOTAVAIL && !how->share;
+        if (absent)
+            fd = open_found(found, how->share, true);
         freeaddrinfo(found);
     }
     if (fd == -EACCES && address->port < 1024)
         return fail(ret_error, text, fd, "ports below 1024 need CAP_NET_BIND_SERVICE");
     if (fd < 0)
         return fail_errno(ret_error, text, fd);
-    *ret_socket = (struct listen_socket){.fd = fd, .port = bound_port(fd)};
+    *ret_socket = (struct listen_socket){.fd = fd, .port = bound_port(fd), .absent = absent};
     return 0;
 }
 

@@ -18,6 +18,7 @@ enum {
 struct listen_socket {
     int fd;        /* owned; -1: none */
     uint16_t port; /* that it is bound to; 0: a Unix socket */
+    bool absent;   /* the machine had no such address then: it listens as soon as there is one */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "": not a Unix socket */
     dev_t device; /* of the socket's file, to know it again */
     ino_t inode;
@@ -30,8 +31,8 @@ struct listen_socket {
 
 struct listen_how {
     /*
-     * The port may be that of another socket of ours that has listen_share(), so that a socket for
-     * all addresses can be opened before that for one is closed.
+     * It is for a reload: the port may be that of another socket of ours that has listen_share(),
+     * so that a socket for all addresses can be opened before that for one is closed.
      */
     bool share;
     int64_t until_ns; /* clock_now_ns(): no host name is waited for any longer */
@@ -43,6 +44,8 @@ struct listen_how {
  * - An empty host is every address, IPv6 and IPv4 by one socket where the machine has IPv6.
  * - A literal IPv6 address is IPv6 only.
  * - unix:PATH replaces a socket file nobody listens on; any other file there is left alone.
+ * - An address that the machine has not got is no error, for at boot it may come later (`absent`),
+ *   other than at a reload: what goes on being served is better than what may never be.
  * `text` is how messages call the address. Returns 0 or -errno with *ret_error filled: -EADDRINUSE,
  * -EACCES, -EEXIST (a file that is not a socket), -EADDRNOTAVAIL (also for a name that cannot be
  * resolved), -ETIMEDOUT (nor in time), -ENAMETOOLONG, …

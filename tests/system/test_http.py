@@ -306,10 +306,17 @@ def _():
         address = f"127.0.0.1:{other.getsockname()[1]}"
         errors = refused(args=["--web.listen-address", address])
         tap.check(address in errors and "in use" in errors, errors)
-    errors = refused(args=["--web.listen-address", "192.0.2.1:10177"])  # nobody's: RFC 5737
-    tap.check("192.0.2.1:10177" in errors, errors)
     errors = refused(args=["--web.listen-address", "unix:/no/such/folder/http.sock"])
     tap.check("/no/such/folder/http.sock" in errors, errors)
+
+
+@t.test("an address that the machine has not got is warned of, and keeps nothing from being served")
+def _():
+    nobodys = "192.0.2.1:10177"  # RFC 5737
+    with lab.Daemon(args=["--web.listen-address", nobodys]) as daemon:
+        tap.equal(daemon.get("/-/healthy").status, 200)
+        tap.check(f"web.listen: {nobodys}: this machine has no such address" in daemon.errors(),
+                  daemon.errors())
 
 
 @t.test("malformed requests are refused, and only they")

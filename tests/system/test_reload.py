@@ -291,6 +291,8 @@ def _():
             ("bytes that are no UTF-8", other + "log: {level: \udcff}\n", rf"{path}:"),
             ("a port in use", other + web + f", '127.0.0.1:{taken.getsockname()[1]}']\n",
              f"127.0.0.1:{taken.getsockname()[1]}: "),
+            ("an address that is not there", other + web + ", '192.0.2.1:10177']\n",
+             "192.0.2.1:10177: .*no such address"),
             ("a Unix socket in no folder", other + web + f", 'unix:{folder}/none/s']\n",
              "none/s: "),
             ("a web configuration that is wrong", other + web + f"]\n  config_file: {bad_web}\n",

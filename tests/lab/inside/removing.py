@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Removed and purged: nothing is left, running, on disk or in the kernel."""
 
+import contextlib
 import os
 import re
+import socket
 
 import kvmfd
 import tap
-from machine import (CONFIGURATION, Service, demo, given_once, kill, run, systemctl, t)
+from handing import whole
+from machine import (CONFIGURATION, Service, comes_by, demo, given_once, kill, run, systemctl, t,
+                     under_the_shim)
 
 service = Service()
+UNITS = ("kvmstatd.service", "kvmstatd-handoff.socket", "kvmstatd.socket")
 OURS = ["kvmstatd", "kvmstatctl", "libkvmstatd-preload"]
 
 
@@ -35,16 +40,38 @@ def files():
             and os.path.basename(f) != "lab-tests.service"]
 
 
+@contextlib.contextmanager
+def connects_again():
+    """A VMM that hands over its VM, and does it again whenever it can."""
+    with under_the_shim():
+        vmm = demo("connects again")
+    with vmm:
+        whole(service, "connects again", vmm.pid, 2)
+        comes_by(service, "connects again", "handoff")
+        yield vmm
+
+
+def check_nobody_listens():
+    with open("/proc/net/unix", encoding="utf-8") as f:
+        tap.check("kvmstatd/" not in f.read(), "somebody listens at a Unix socket")
+    with socket.socket() as s:
+        tap.check(s.connect_ex(("127.0.0.1", 10177)) != 0, "somebody listens by TCP")
+
+
 @t.test("removed while VMs are handed over: no process, no unit runs, nothing is pinned; its files stay")
 def _():
-    with given_once(service, lambda: demo("outlives it")) as vmm, kvmfd.Uevents() as events:
+    systemctl("stop", "kvmstatd.service")
+    systemctl("enable", "--now", "kvmstatd.socket")
+    with given_once(service, lambda: demo("outlives it")) as once, connects_again() as again, \
+            kvmfd.Uevents() as events:
         run("apt-get", "remove", "--yes", *OURS)
-        tap.equal([p for p in processes() if int(p) != vmm.pid], [], "processes")
+        tap.equal([p for p in processes() if int(p) not in (once.pid, again.pid)], [], "processes")
+        tap.equal([service.show("ActiveState", unit) for unit in UNITS], ["inactive"] * 3, "units")
         tap.check(os.path.exists(CONFIGURATION), "the configuration went with it")
-        kill(vmm)
-        events.wait("destroy", [vmm.pid])
-    with open("/proc/net/unix", encoding="utf-8") as f:
-        tap.check("kvmstatd/" not in f.read(), "somebody listens")
+        check_nobody_listens()
+        for vmm in (once, again):
+            kill(vmm)
+            events.wait("destroy", [vmm.pid])
 
 
 @t.test("purged: nothing is left")

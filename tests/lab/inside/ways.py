@@ -2,14 +2,15 @@
 """Sockets that systemd holds, and the tighter ways of running that the package brings."""
 
 import contextlib
+import glob
 import os
 import stat
 
 import tap
 from exposed import row
 from handing import whole
-from machine import (CONFIGURATION, DROP_INS, HTTP_SOCKET, OF_PTRACE, Qemu, Service, bits,
-                     check_exposure, check_threads, comes_by, configuration, demo, grows, run,
+from machine import (CONFIGURATION, DROP_INS, HTTP_SOCKET, OF_PTRACE, PACKAGES, Qemu, Service,
+                     bits, check_exposure, check_threads, comes_by, configuration, demo, grows, run,
                      systemctl, t, under_the_shim)
 
 TIGHTER = "/usr/share/kvmstatd/tighter"
@@ -107,5 +108,20 @@ def _():
         whole(service, "by tcp", vmm.pid, 2)
         tap.check("by tcp" in by_socket.metrics(), "the Unix socket")
     tap.check(os.path.exists(CONFIGURATION))
+    systemctl("restart", "kvmstatd")
+    service.wait_ready()
+
+
+@t.test("installed over itself with kvmstatd.socket active: it stays so, and TCP answers")
+def _():
+    # Of its own the service has no network here: without the socket there is no TCP.
+    with sockets(), tighter("handoff-only"):
+        service.wait_ready()
+        old = service.pid
+        run("dpkg", "--install", *glob.glob(f"{PACKAGES}/kvmstatd_*.deb"))
+        tap.equal(service.show("ActiveState", "kvmstatd.socket"), "active")
+        service.wait_ready()
+        tap.check("kvmstatd_build_info" in service.metrics(), "/metrics")
+        tap.check(service.pid != old, "it was not restarted")
     systemctl("restart", "kvmstatd")
     service.wait_ready()

@@ -119,6 +119,15 @@ static int connect_inet(int family, uint16_t port, int receive_bytes)
     return fd;
 }
 
+bool has_ipv6(void)
+{
+    const struct sockaddr_in6 where = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool has = fd >= 0 && bind(fd, (const struct sockaddr *)&where, sizeof where) == 0;
+    (void)close(fd);
+    return has;
+}
+
 int client_connect_inet(int family, uint16_t port)
 {
     return connect_inet(family, port, 0);

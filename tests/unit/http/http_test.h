@@ -50,6 +50,8 @@ void server_prepare(struct server *server, const char *address);
 void server_start(struct server *server);
 void server_stop(struct server *server);
 
+/* Whether this machine has the IPv6 loopback address. */
+bool has_ipv6(void);
 int client_connect_inet(int family, uint16_t port);
 int client_connect_unix(const char *path);
 /* To a server on 127.0.0.1. `receive_bytes`: SO_RCVBUF, 0 leaves it. */

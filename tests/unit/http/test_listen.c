@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "http_test.h"
 
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netdb.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include "clock.h"
@@ -123,11 +128,8 @@ END_TEST
 /* Skips the test on a machine without IPv6. */
 static void need_ipv6(void)
 {
-    struct listen_socket socket;
-    struct config_error error;
-    if (open_at("::1", 0, true, false, &socket, &error) < 0)
+    if (!has_ipv6())
         testing_skip("this machine has no IPv6 loopback address");
-    listen_close(&socket);
 }
 
 START_TEST(a_v6_literal_is_v6_only)
@@ -166,13 +168,112 @@ START_TEST(a_port_in_use_is_said)
 }
 END_TEST
 
-START_TEST(an_address_of_others_is_said)
+START_TEST(at_a_reload_an_address_of_others_is_said)
+{
+    /* TEST-NET-1 of RFC 5737: nobody's. */
+    const struct listen_address address = {.host = "192.0.2.1"};
+    const struct listen_how how = {.share = true};
+    struct listen_socket socket;
+    struct config_error error;
+    ck_assert_int_eq(listen_open(&address, "ADDRESS", &how, &socket, &error), -EADDRNOTAVAIL);
+    assert_error(&error, "no such address");
+}
+END_TEST
+
+static void of_loopback(unsigned long what, struct ifreq *request)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(ioctl(fd, what, request), 0);
+    ck_assert_int_eq(close(fd), 0);
+}
+
+/* A network of this process' own, with a loopback device that is down. */
+static void enter_network(void)
+{
+    if (unshare(CLONE_NEWNET) < 0)
+        testing_skip("no network namespace can be made");
+}
+
+static void raise_loopback(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    of_loopback(SIOCSIFFLAGS, &request);
+}
+
+static bool connects_to(const struct sockaddr_in *address)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool done = fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) == 0;
+    return close(fd) == 0 && done;
+}
+
+START_TEST(an_address_that_comes_later_is_listened_at)
 {
     struct listen_socket socket;
     struct config_error error;
-    /* TEST-NET-1 of RFC 5737: nobody's. */
-    ck_assert_int_eq(open_at("192.0.2.1", 0, false, false, &socket, &error), -EADDRNOTAVAIL);
-    assert_error(&error, "no such address");
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    struct ifreq request = {.ifr_name = "lo:1"};
+    enter_network();
+    raise_loopback();
+    ck_assert_int_eq(inet_pton(AF_INET, "192.0.2.1", &address.sin_addr), 1);
+    ck_assert_int_eq(open_at("192.0.2.1", 0, false, false, &socket, &error), 0);
+    ck_assert(socket.absent);
+    memcpy(&request.ifr_addr, &address, sizeof address);
+    of_loopback(SIOCSIFADDR, &request);
+    address.sin_port = htons(socket.port);
+    ck_assert(connects_to(&address));
+    listen_close(&socket);
+    ck_assert_int_eq(open_at("192.0.2.1", 0, false, false, &socket, &error), 0);
+    ck_assert(!socket.absent);
+    listen_close(&socket);
+}
+END_TEST
+
+START_TEST(a_v6_address_that_comes_later_is_listened_at)
+{
+    struct listen_socket socket;
+    struct config_error error;
+    need_ipv6();
+    enter_network();
+    ck_assert_int_eq(open_at("::1", 0, true, false, &socket, &error), 0);
+    ck_assert(socket.absent);
+    raise_loopback();
+    ck_assert(connects(AF_INET6, socket.port));
+    listen_close(&socket);
+}
+END_TEST
+
+/* For this process /etc/hosts has these lines alone. */
+static void replace_hosts(const char *lines)
+{
+    char hosts[sizeof folder + 8];
+    (void)snprintf(hosts, sizeof hosts, "%s/hosts", folder);
+    int fd = open(hosts, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, lines, strlen(lines)), (ssize_t)strlen(lines));
+    ck_assert_int_eq(close(fd), 0);
+    bool done = unshare(CLONE_NEWNS) == 0 &&
+                mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+                mount(hosts, "/etc/hosts", NULL, MS_BIND, NULL) == 0;
+    (void)unlink(hosts);
+    if (!done)
+        testing_skip("/etc/hosts cannot be replaced");
+}
+
+/* Of a name's addresses one is in use and one not there: to listen there would help nobody. */
+START_TEST(an_address_in_use_is_not_given_up_for_one_that_is_not_there)
+{
+    struct listen_socket first, second;
+    struct config_error error;
+    enter_network();
+    raise_loopback();
+    replace_hosts("127.0.0.1 two.invalid\n192.0.2.1 two.invalid\n");
+    ck_assert_int_eq(open_at("two.invalid", 0, false, false, &first, &error), 0);
+    ck_assert(!first.absent);
+    ck_assert_int_eq(open_at("two.invalid", first.port, false, false, &second, &error),
+                     -EADDRINUSE);
+    listen_close(&first);
 }
 END_TEST
 
@@ -284,7 +385,10 @@ Suite *suite_listen(void)
     tcase_add_test(tests, a_v6_literal_is_v6_only);
     tcase_add_test(tests, no_host_is_both);
     tcase_add_test(tests, a_port_in_use_is_said);
-    tcase_add_test(tests, an_address_of_others_is_said);
+    tcase_add_test(tests, at_a_reload_an_address_of_others_is_said);
+    tcase_add_test(tests, an_address_that_comes_later_is_listened_at);
+    tcase_add_test(tests, a_v6_address_that_comes_later_is_listened_at);
+    tcase_add_test(tests, an_address_in_use_is_not_given_up_for_one_that_is_not_there);
     tcase_add_loop_test(tests, unix_mode_whatever_the_umask, 0, 4);
     tcase_add_test(tests, a_live_unix_socket_is_refused);
     tcase_add_test(tests, a_stale_unix_socket_is_replaced);
