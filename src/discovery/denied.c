@@ -103,7 +103,8 @@ void denied_closed(struct discovery *d, struct found_vm *vm)
 {
     unsigned same_maker = 0;
     for (size_t i = 0; i < d->n_vms; i++)
-        same_maker += d->vms[i]->kvm && d->vms[i]->creator_tid == vm->creator_tid;
+        same_maker +=
+            d->vms[i]->kvm && d->vms[i]->creator_tid == vm->creator_tid && !vm_is_held(d->vms[i]);
     if (same_maker == 1)
         look_undo_denied(d, vm);
     d->denied_pending = true;

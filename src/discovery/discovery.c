@@ -178,7 +178,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
     looks_start(d, process, now_ns);
 }
 
-/* One of a VMM's VMs is no more: none that is read, those are held by us. */
+/* One of a VMM's VMs is no more: none that is held by us. */
 static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
     pid_t tgid;
@@ -189,11 +189,12 @@ static void vm_destroyed(struct discovery *d, const struct uevent *event)
         maker->n_made--;
     for (size_t i = 0; i < d->n_vms; i++) {
         struct found_vm *vm = d->vms[i];
-        if (vm->kvm && vm->creator_tid == event->tid) {
+        bool may_be = vm->creator_tid == event->tid && !vm_is_held(vm);
+        if (may_be && vm->kvm) {
             denied_closed(d, vm);
             return;
         }
-        if (vm->key_fd < 0 && vm->creator_tid == event->tid) {
+        if (may_be && vm->key_fd < 0) {
             /* We only have the kernel's word for it, and now for its end. */
             look_undo_denied(d, vm);
             return;

@@ -65,6 +65,15 @@ struct found_vm {
     } log;
 };
 
+/*
+ * Whether we have files that keep it: then the kernel has not destroyed it. What BPF reads by the
+ * owner's files keeps nothing.
+ */
+static inline bool vm_is_held(const struct found_vm *vm)
+{
+    return vm->given || vm->pin_fd >= 0 || (vm->handle && !vm->kvm);
+}
+
 /* That a VMM holds a VM, by `fd`. */
 struct holding {
     int fd;
