@@ -163,6 +163,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
 {
     pid_t tgid;
     int64_t now_ns = clock_now_ns();
+    kernelview_hurry(d->kernelview);
     if (event->tid <= 0 || proc_tgid(d->proc, event->tid, &tgid) < 0) {
         hurry(d); /* its thread is gone, or we are in another PID name space */
         return;
