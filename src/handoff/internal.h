@@ -10,6 +10,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -67,6 +68,7 @@ struct kvmstatd_handoff {
     bool orphaned;                 /* in a forked child: nothing is left of it but its memory */
     struct sockaddr_un address;
     int wake_fd; /* eventfd */
+    sem_t ready; /* the thread has begun */
 
     /* In the order of giving: a VM before its vCPUs, what was taken back before what came after. */
     struct item *first, **last;
@@ -105,6 +107,9 @@ void guard_begin(struct guard *ret_guard);
 void guard_end(const struct guard *guard);
 void handoff_lock(struct guard *ret_guard);
 void handoff_unlock(const struct guard *guard);
+/* The same for the helper thread, where both are kept away for its whole life. */
+void handoff_lock_in_thread(void);
+void handoff_unlock_in_thread(void);
 
 /* --- for link.c, from handoff.c --- */
 

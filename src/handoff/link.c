@@ -345,12 +345,25 @@ static void wait_for(int wake_fd, int socket_fd, short events, int64_t until_ns)
     }
 }
 
+/*
+ * A VMM may confine itself as soon as it has connected: what only the beginning of a thread and
+ * its first allocation call (prctl, rseq, mmap …) is over by then.
+ */
+static void begin(struct kvmstatd_handoff *h)
+{
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    (void)pthread_setname_np(pthread_self(), "kvmstatd");
+    void *volatile first = malloc(1);
+    free(first);
+    (void)sem_post(&h->ready);
+}
+
+/* Its signals were blocked before it was made. */
 void *link_main(void *handle)
 {
     struct kvmstatd_handoff *h = handle;
-    struct guard guard;
-    (void)pthread_setname_np(pthread_self(), "kvmstatd");
-    handoff_lock(&guard);
+    begin(h);
+    handoff_lock_in_thread();
     for (;;) {
         int64_t until_ns;
         short events = work(h, &until_ns);
@@ -360,10 +373,10 @@ void *link_main(void *handle)
             break;
         }
         int wake_fd = h->wake_fd, socket_fd = h->socket_fd;
-        handoff_unlock(&guard);
+        handoff_unlock_in_thread();
         wait_for(wake_fd, socket_fd, events, until_ns);
-        handoff_lock(&guard);
+        handoff_lock_in_thread();
     }
-    handoff_unlock(&guard);
+    handoff_unlock_in_thread();
     return NULL;
 }

@@ -21,6 +21,7 @@
 
 #include "kvmstats/handoff-protocol.h"
 #include "kvmstats/handoff.h"
+#include "suites.h"
 #include "testing.h"
 
 #define UUID "5d1f0a5e-3b7c-4a35-9c8e-0f1f5a6f7b21"
@@ -590,5 +591,9 @@ int main(void)
     tcase_add_test(tcase, no_sigpipe);
     tcase_add_test(tcase, close_gives_back);
     suite_add_tcase(suite, tcase);
+#ifdef WITH_SECCOMP
+    return testing_run(suite, suite_confined(), NULL);
+#else
     return testing_run(suite, NULL);
+#endif
 }
