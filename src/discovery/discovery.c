@@ -93,17 +93,21 @@ bool looks_pending(const struct discovery *d, pid_t pid)
  * A process that makes VMs without end is not listed without end: between two listings it has
  * LOOK_SHARE times what one costs.
  */
+int64_t looks_earliest_ns(const struct process *process)
+{
+    int64_t rest_ns = (int64_t)process->mark.n_fds * LISTING_NS_PER_FD * LOOK_SHARE;
+    return process->listed ? process->listed_ns + rest_ns : 0;
+}
+
 static void looks_start(struct discovery *d, const struct process *process, int64_t event_ns)
 {
     struct look *look = looks_get(d, process->pid);
-    int64_t rest_ns = (int64_t)process->mark.n_fds * LISTING_NS_PER_FD * LOOK_SHARE;
     if (!look)
         return;
     look->stage = 0;
     look->event_ns = event_ns;
     look->due_ns = MIN_OF(look->due_ns, event_ns + look_delays_ns[0]);
-    if (process->listed)
-        look->due_ns = MAX_OF(look->due_ns, process->listed_ns + rest_ns);
+    look->due_ns = MAX_OF(look->due_ns, looks_earliest_ns(process));
 }
 
 static int64_t looks_next_due(const struct discovery *d)

@@ -19,6 +19,9 @@ enum {
     EVENTS_AT_ONCE = 64,
     /* A VMM gives a VM back just before it closes it. */
     LOOK_AFTER_GONE_MS = 50,
+    FDS_PER_VM = 1,     /* of its process */
+    FDS_PER_FILE = 2,   /* one is kept here, one is read */
+    LEFT_TO_OTHERS = 8, /* one in so many VMs and fds no single user gets */
 };
 
 /* --- the table --- */
@@ -58,6 +61,8 @@ pid_t given_pid(const struct given_vm *vm)
 
 void given_touch(struct given *given, struct given_vm *vm)
 {
+    if (!vm->changed)
+        vm->changed_ns = clock_now_ns();
     vm->changed = true;
     given->changed = true;
 }
@@ -168,6 +173,35 @@ static struct given_vm *find_earlier(struct given *given, const struct handoff_p
     return NULL;
 }
 
+/* Under another number: then it is no news, and takes no place of another's VM. */
+static bool is_given_here(const struct given *given, const struct handoff_peer *peer,
+                          const struct handoff_vm *vm)
+{
+    for (const struct given_vm *other = given->vms; other; other = other->next) {
+        const struct given_file *stats = given_find_file(other, -1);
+        if (other->peer == peer->id &&
+            (given_same_file(given->d, other->pin_fd, vm->vm_fd) ||
+             (stats && given_same_file(given->d, stats->fd, vm->stats_fd))))
+            return true;
+    }
+    return false;
+}
+
+/* Whether there is room for more files of this user's, the newest of which is `fd`. */
+static bool has_room(const struct given *given, uid_t uid, size_t vms, int fd)
+{
+    size_t most_vms = given->d->config->limits.max_vms, most_fds = broker_fds_most();
+    size_t n_vms = 0, n_fds = 0;
+    for (const struct given_vm *vm = given->vms; vm; vm = vm->next) {
+        if (vm->uid != uid)
+            continue;
+        n_vms++;
+        n_fds += FDS_PER_VM + FDS_PER_FILE * (vm->n + (vm->pin_fd >= 0));
+    }
+    return given->n_vms + vms <= most_vms && n_vms + vms <= most_vms - most_vms / LEFT_TO_OTHERS &&
+           n_fds < most_fds - most_fds / LEFT_TO_OTHERS && !broker_fds_are_short(fd);
+}
+
 struct given_vm *given_add_vm(struct given *given, const struct handoff_peer *peer,
                               const struct handoff_vm *spec)
 {
@@ -206,8 +240,9 @@ static int vm_given(void *ctx, const struct handoff_peer *peer, const struct han
         handoff_close_fd(given->handoff, spec->vm_fd);
         return 0;
     }
-    if (given->n_vms >= given->d->config->limits.max_vms ||
-        broker_fds_are_short(MAX_OF(spec->stats_fd, spec->vm_fd)))
+    if (is_given_here(given, peer, spec))
+        return -EEXIST;
+    if (!has_room(given, peer->uid, 1, MAX_OF(spec->stats_fd, spec->vm_fd)))
         return -ENOSPC;
     vm = given_add_vm(given, peer, spec);
     if (!vm)
@@ -237,7 +272,8 @@ static int vcpu_given(void *ctx, const struct handoff_peer *peer, const struct h
     }
     if (there)
         return -EEXIST;
-    if (vm->n > given->d->config->limits.max_vcpus_per_vm || broker_fds_are_short(spec->stats_fd))
+    if (vm->n > given->d->config->limits.max_vcpus_per_vm ||
+        !has_room(given, peer->uid, 0, spec->stats_fd))
         return -ENOSPC;
     int r = given_add_file(vm, spec->vcpu, spec->stats_fd);
     if (r < 0)

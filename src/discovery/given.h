@@ -44,6 +44,7 @@ struct given_vm {
     struct found_vm *vm;      /* what it is; NULL: not known (yet) */
     bool twice;               /* that VM was given before, and this is not needed */
     bool changed;             /* to be settled */
+    int64_t changed_ns;       /* since when */
     uint64_t pass;            /* of given_settle() that has looked at it last */
 };
 

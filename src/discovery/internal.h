@@ -278,5 +278,7 @@ void unseen_say(struct discovery *d);
 
 /* A look at `pid` at that time, besides those that are due anyway. */
 void looks_add(struct discovery *d, pid_t pid, int64_t due_ns);
+/* When a process that makes itself heard again and again may be listed again. */
+int64_t looks_earliest_ns(const struct process *process);
 /* Whether more looks at `pid` are to come. */
 bool looks_pending(const struct discovery *d, pid_t pid);
