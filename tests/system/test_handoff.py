@@ -174,6 +174,23 @@ def _():
             tap.equal(kvm_files(vmm.pid), {}, "the shim's own fds")
 
 
+@t.test("vCPUs that are made by a duplicate of the VM's fd are that VM's, which lives on by it")
+def _():
+    with place() as folder, kvmfd.Uevents() as events, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon:
+        with preloaded(folder):
+            vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "dup a b", "vcpu b 1", "vcpu b 2")
+        with vmm:
+            whole(daemon, f"pid-{vmm.pid}", vmm.pid, 3)
+            for name in ("a", "a/0", "b/1", "b/2"):
+                vmm.tell(f"close {name}")
+            tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 0, what="the vCPUs to go")
+            tap.equal(row(daemon, vmm.pid)["vm_scope_read"], True)
+            vmm.tell("close b")
+            events.wait("destroy", [vmm.pid])
+            tap.wait_for(lambda: not shown(daemon, f"pid-{vmm.pid}"), what="its end")
+
+
 @t.test("a child that a VMM forks has nothing of it, and the VM ends with the VMM")
 def _():
     with place() as folder, kvmfd.Uevents() as events, \
