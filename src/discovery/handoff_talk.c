@@ -318,8 +318,11 @@ static void handle(struct handoff *h, struct connection *c, const char *bytes, s
     else if (luggage->cut && luggage->n < KVMSTATD_HANDOFF_FDS_MAX)
         reason = KVMSTATD_HANDOFF_REASON_LIMIT;
     else if (reason == KVMSTATD_HANDOFF_REASON_NONE && c->welcomed &&
-             message.type >= KVMSTATD_HANDOFF_IGNORABLE)
+             message.type >= KVMSTATD_HANDOFF_IGNORABLE) {
+        if (message.type == KVMSTATD_HANDOFF_ALL_GIVEN)
+            h->receiver.all_given(h->receiver.ctx, &c->peer);
         return;
+    }
     if (reason == KVMSTATD_HANDOFF_REASON_NONE)
         reason = take(h, c, &message, luggage);
     if (reason == KVMSTATD_HANDOFF_REASON_NONE && message.type != KVMSTATD_HANDOFF_HELLO)

@@ -82,6 +82,7 @@ struct kvmstatd_handoff {
     int socket_fd; /* -1: none */
     bool welcomed;
     uint64_t connection; /* counts them */
+    uint64_t all_given;  /* on which it was said that all was given */
     uint32_t n_welcomed;
     uint32_t serial;
     uint32_t last_reason;

@@ -198,6 +198,22 @@ static int send_items(struct kvmstatd_handoff *h)
     return 0;
 }
 
+/*
+ * Sends what is to be sent, as above. Once all of it has been, the daemon is told: what it has of a
+ * connection before, or from its predecessor, and was not given again, was taken back meanwhile.
+ */
+static int send_all(struct kvmstatd_handoff *h)
+{
+    int r = send_items(h);
+    if (r != 0 || !h->welcomed || h->all_given == h->connection)
+        return r;
+    struct kvmstatd_handoff_header message = header(h, KVMSTATD_HANDOFF_ALL_GIVEN);
+    r = transmit(h, &message, sizeof message, NULL, 0);
+    if (r == 0)
+        h->all_given = h->connection;
+    return r;
+}
+
 /* --- connecting --- */
 
 void link_connect(struct kvmstatd_handoff *h)
@@ -311,7 +327,7 @@ static short work(struct kvmstatd_handoff *h, int64_t *ret_until_ns)
         link_connect(h);
     receive(h);
     give_again(h);
-    r = send_items(h);
+    r = send_all(h);
     if (r == -EAGAIN)
         events |= POLLOUT;
     else if (r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM) /* of fds on their way, memory */
