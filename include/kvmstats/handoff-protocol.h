@@ -37,6 +37,7 @@ enum kvmstatd_handoff_type {
     /* A daemon that does not know such a type ignores the message and its fds, without an answer.
      */
     KVMSTATD_HANDOFF_IGNORABLE = 0x4000,
+    KVMSTATD_HANDOFF_ALL_GIVEN = 0x4000, /* again, too: what is missing was taken back */
     /* daemon to VMM */
     KVMSTATD_HANDOFF_WELCOME = 0x8001,
     KVMSTATD_HANDOFF_ACCEPTED = 0x8002,

@@ -18,10 +18,23 @@
  * over and over, as often as it is restarted.
  *
  * How: kvmstatd_handoff_connect() starts one small thread for the connection, "kvmstatd", with all
- * signals blocked and 64 KiB of stack. It waits in poll() and calls nothing but poll, socket,
- * connect, sendmsg, recvfrom, read, futex and close; a VMM that confines itself with seccomp must
- * allow it these. The calling threads make the ioctl KVM_GET_STATS_FD and call fcntl, write
- * and close. SIGPIPE is never raised.
+ * signals blocked and 64 KiB of stack, which waits in poll(). The calling threads make the ioctl
+ * KVM_GET_STATS_FD. SIGPIPE is never raised.
+ *
+ * SECCOMP. A VMM that confines itself must allow what is called here, by this library and by the C
+ * library below it. Connect before that: it makes a thread, which calls much besides, and it
+ * returns when that is over. From then on the helper thread calls
+ *
+ *     brk clock_gettime close connect exit futex madvise mmap mprotect munmap poll read recvfrom
+ *     restart_syscall rt_sigprocmask sendmsg socket
+ *
+ * and the functions here call, in the threads of the VMM that use them,
+ *
+ *     brk clock_gettime close fcntl futex getpid ioctl madvise mmap mprotect munmap
+ *     rt_sigprocmask write
+ *
+ * That is so with glibc 2.36 on x86-64. It depends on the C library: where there is no poll, it
+ * calls ppoll; what malloc(), free() and the end of a thread call is its own affair.
  *
  * WHAT IT HOLDS. For each VM the library keeps two fds open (its statistics file and a duplicate of
  * the VM's fd), and one for each vCPU; the daemon keeps its own. Each of them keeps the kernel's

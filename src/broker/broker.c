@@ -244,14 +244,19 @@ static bool is_stats(enum kvm_file_kind kind)
     return kind == KVM_FILE_VM_STATS || kind == KVM_FILE_VCPU_STATS;
 }
 
-bool broker_fds_are_short(int fd)
+size_t broker_fds_most(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
-        return false;
+        return SIZE_MAX;
     rlim_t reserved =
         MIN_OF((rlim_t)BROKER_FDS_RESERVED, limit.rlim_cur / BROKER_FDS_RESERVED_SHARE);
-    return (rlim_t)fd >= limit.rlim_cur - reserved;
+    return (size_t)(limit.rlim_cur - reserved);
+}
+
+bool broker_fds_are_short(int fd)
+{
+    return (size_t)fd >= broker_fds_most();
 }
 
 static int borrow(struct broker *broker, int pidfd, const struct kvm_file *file, int *ret_fd)

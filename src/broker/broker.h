@@ -49,6 +49,8 @@ enum {
  * is called tells how many are open.
  */
 bool broker_fds_are_short(int fd);
+/* How many fds there may be before they are short; SIZE_MAX: there is no limit. */
+size_t broker_fds_most(void);
 
 struct broker;
 /* `proc` is borrowed. */

@@ -21,6 +21,23 @@ static struct found_vm *find_holding(const struct vmm *vmm, uint64_t kvm)
     return NULL;
 }
 
+/* What was known of it by the kernel's word, or was given, before BPF could be asked. */
+static struct found_vm *find_earlier(struct discovery *d, const struct vmm *vmm,
+                                     const struct bpf_kvm_file *file)
+{
+    for (size_t i = 0; vmm && i < vmm->n_holdings; i++) {
+        struct found_vm *vm = vmm->holdings[i].vm;
+        uint64_t kvm;
+        if (vm->key_fd >= 0 || vm->kvm)
+            continue;
+        if (vm->given ? kernelview_find(d->kernelview, d->self, vm->given->pin_fd, &kvm) == 0 &&
+                            kvm == file->kvm
+                      : vm->creator_tid == file->owner)
+            return vm;
+    }
+    return NULL;
+}
+
 /*
  * The process to which a VM counts: of those that have its vCPUs or made it, the one that made it,
  * else the first. NULL when that is nobody, or somebody whose fds may be listed: then it is found
@@ -47,8 +64,8 @@ static struct process *find_owner(struct discovery *d, const struct bpf_kvm_file
 
 static void add(struct discovery *d, struct process *process, const struct bpf_kvm_file *file)
 {
-    struct found_vm *vm;
-    if (look_add_denied(d, process, &vm) < 0)
+    struct found_vm *vm = find_earlier(d, process->vmm, file);
+    if (!vm && look_add_denied(d, process, &vm) < 0)
         return; /* memory is short: the next pass tries again */
     vm->kvm = file->kvm;
     vm->creator_tid = file->owner;
@@ -103,7 +120,8 @@ void denied_closed(struct discovery *d, struct found_vm *vm)
 {
     unsigned same_maker = 0;
     for (size_t i = 0; i < d->n_vms; i++)
-        same_maker += d->vms[i]->kvm && d->vms[i]->creator_tid == vm->creator_tid;
+        same_maker +=
+            d->vms[i]->kvm && d->vms[i]->creator_tid == vm->creator_tid && !vm_is_held(d->vms[i]);
     if (same_maker == 1 && !look_is_ending(d, vm->owner))
         look_undo_denied(d, vm);
     d->denied_pending = true;

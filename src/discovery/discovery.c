@@ -93,17 +93,21 @@ bool looks_pending(const struct discovery *d, pid_t pid)
  * A process that makes VMs without end is not listed without end: between two listings it has
  * LOOK_SHARE times what one costs.
  */
+int64_t looks_earliest_ns(const struct process *process)
+{
+    int64_t rest_ns = (int64_t)process->mark.n_fds * LISTING_NS_PER_FD * LOOK_SHARE;
+    return process->listed ? process->listed_ns + rest_ns : 0;
+}
+
 static void looks_start(struct discovery *d, const struct process *process, int64_t event_ns)
 {
     struct look *look = looks_get(d, process->pid);
-    int64_t rest_ns = (int64_t)process->mark.n_fds * LISTING_NS_PER_FD * LOOK_SHARE;
     if (!look)
         return;
     look->stage = 0;
     look->event_ns = event_ns;
     look->due_ns = MIN_OF(look->due_ns, event_ns + look_delays_ns[0]);
-    if (process->listed)
-        look->due_ns = MAX_OF(look->due_ns, process->listed_ns + rest_ns);
+    look->due_ns = MAX_OF(look->due_ns, looks_earliest_ns(process));
 }
 
 static int64_t looks_next_due(const struct discovery *d)
@@ -163,6 +167,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
 {
     pid_t tgid;
     int64_t now_ns = clock_now_ns();
+    kernelview_hurry(d->kernelview);
     if (event->tid <= 0 || proc_tgid(d->proc, event->tid, &tgid) < 0) {
         hurry(d); /* its thread is gone, or we are in another PID name space */
         return;
@@ -178,7 +183,7 @@ static void vm_created(struct discovery *d, const struct uevent *event)
     looks_start(d, process, now_ns);
 }
 
-/* One of a VMM's VMs is no more: none that is read, those are held by us. */
+/* One of a VMM's VMs is no more: none that is held by us. */
 static void vm_destroyed(struct discovery *d, const struct uevent *event)
 {
     pid_t tgid;
@@ -189,11 +194,12 @@ static void vm_destroyed(struct discovery *d, const struct uevent *event)
         maker->n_made--;
     for (size_t i = 0; i < d->n_vms; i++) {
         struct found_vm *vm = d->vms[i];
-        if (vm->kvm && vm->creator_tid == event->tid) {
+        bool may_be = vm->creator_tid == event->tid && !vm_is_held(vm);
+        if (may_be && vm->kvm) {
             denied_closed(d, vm);
             return;
         }
-        if (vm->key_fd < 0 && vm->creator_tid == event->tid) {
+        if (may_be && vm->key_fd < 0) {
             /* We only have the kernel's word for it, and now for its end. */
             look_undo_denied(d, vm);
             return;

@@ -19,6 +19,11 @@ enum {
     EVENTS_AT_ONCE = 64,
     /* A VMM gives a VM back just before it closes it. */
     LOOK_AFTER_GONE_MS = 50,
+    FDS_PER_VM = 1,   /* of its process */
+    FDS_PER_FILE = 2, /* one is kept here, one is read */
+    /* Longer than the client library waits before it connects again: a process may have two. */
+    FORGET_AFTER_MS = 10000,
+    LEFT_TO_OTHERS = 8, /* one in so many VMs and fds no single user gets */
 };
 
 /* --- the table --- */
@@ -58,6 +63,8 @@ pid_t given_pid(const struct given_vm *vm)
 
 void given_touch(struct given *given, struct given_vm *vm)
 {
+    if (!vm->changed)
+        vm->changed_ns = clock_now_ns();
     vm->changed = true;
     given->changed = true;
 }
@@ -86,6 +93,7 @@ static struct given_process *get_process(struct given *given, const struct hando
     if (!process)
         return NULL;
     process->pid = peer->pid;
+    process->forget_ns = INT64_MAX;
     process->pidfd = fcntl(peer->pidfd, F_DUPFD_CLOEXEC, 0);
     if (process->pidfd < 0 ||
         epoll_ctl(given->epoll_fd, EPOLL_CTL_ADD, process->pidfd, &event) < 0) {
@@ -168,6 +176,35 @@ static struct given_vm *find_earlier(struct given *given, const struct handoff_p
     return NULL;
 }
 
+/* Under another number: then it is no news, and takes no place of another's VM. */
+static bool is_given_here(const struct given *given, const struct handoff_peer *peer,
+                          const struct handoff_vm *vm)
+{
+    for (const struct given_vm *other = given->vms; other; other = other->next) {
+        const struct given_file *stats = given_find_file(other, -1);
+        if (other->peer == peer->id &&
+            (given_same_file(given->d, other->pin_fd, vm->vm_fd) ||
+             (stats && given_same_file(given->d, stats->fd, vm->stats_fd))))
+            return true;
+    }
+    return false;
+}
+
+/* Whether there is room for more files of this user's, the newest of which is `fd`. */
+static bool has_room(const struct given *given, uid_t uid, size_t vms, int fd)
+{
+    size_t most_vms = given->d->config->limits.max_vms, most_fds = broker_fds_most();
+    size_t n_vms = 0, n_fds = 0;
+    for (const struct given_vm *vm = given->vms; vm; vm = vm->next) {
+        if (vm->uid != uid)
+            continue;
+        n_vms++;
+        n_fds += FDS_PER_VM + FDS_PER_FILE * (vm->n + (vm->pin_fd >= 0));
+    }
+    return given->n_vms + vms <= most_vms && n_vms + vms <= most_vms - most_vms / LEFT_TO_OTHERS &&
+           n_fds < most_fds - most_fds / LEFT_TO_OTHERS && !broker_fds_are_short(fd);
+}
+
 struct given_vm *given_add_vm(struct given *given, const struct handoff_peer *peer,
                               const struct handoff_vm *spec)
 {
@@ -202,12 +239,16 @@ static int vm_given(void *ctx, const struct handoff_peer *peer, const struct han
         /* Nobody will notice: what is given again is what we have. */
         vm->peer = peer->id;
         vm->number = spec->vm;
+        struct given_file *stats = find_file(vm, -1);
+        if (stats)
+            stats->late = false;
         handoff_close_fd(given->handoff, spec->stats_fd);
         handoff_close_fd(given->handoff, spec->vm_fd);
         return 0;
     }
-    if (given->n_vms >= given->d->config->limits.max_vms ||
-        broker_fds_are_short(MAX_OF(spec->stats_fd, spec->vm_fd)))
+    if (is_given_here(given, peer, spec))
+        return -EEXIST;
+    if (!has_room(given, peer->uid, 1, MAX_OF(spec->stats_fd, spec->vm_fd)))
         return -ENOSPC;
     vm = given_add_vm(given, peer, spec);
     if (!vm)
@@ -237,7 +278,8 @@ static int vcpu_given(void *ctx, const struct handoff_peer *peer, const struct h
     }
     if (there)
         return -EEXIST;
-    if (vm->n > given->d->config->limits.max_vcpus_per_vm || broker_fds_are_short(spec->stats_fd))
+    if (vm->n > given->d->config->limits.max_vcpus_per_vm ||
+        !has_room(given, peer->uid, 0, spec->stats_fd))
         return -ENOSPC;
     int r = given_add_file(vm, spec->vcpu, spec->stats_fd);
     if (r < 0)
@@ -297,6 +339,58 @@ static int vcpu_gone(void *ctx, const struct handoff_peer *peer, uint64_t number
     return 0;
 }
 
+/* What it had given before, on a connection that has ended, and has taken back meanwhile. */
+static void all_given(void *ctx, const struct handoff_peer *peer)
+{
+    struct given *given = ctx;
+    for (struct given_process *process = given->processes; process; process = process->next) {
+        if (process->pid == peer->pid && !process->exited)
+            process->forget_ns = clock_now_ns() + FORGET_AFTER_MS * NSEC_PER_MSEC;
+    }
+}
+
+static void drop_late(struct given *given, struct given_vm *vm)
+{
+    size_t before = vm->n;
+    for (size_t i = vm->n; i-- > 0;) {
+        if (vm->files[i].late)
+            drop_file(given, vm, &vm->files[i]);
+    }
+    if (vm->n == before)
+        return;
+    given_unstore_file(given, vm);
+    given_touch(given, vm);
+}
+
+static int64_t due_to_forget_ns(const struct given *given)
+{
+    int64_t due_ns = INT64_MAX;
+    for (const struct given_process *process = given->processes; process; process = process->next)
+        due_ns = MIN_OF(due_ns, process->forget_ns);
+    return due_ns;
+}
+
+static void forget_taken_back(struct given *given)
+{
+    struct given_vm *next;
+    int64_t now_ns = clock_now_ns();
+    if (now_ns < due_to_forget_ns(given))
+        return;
+    for (struct given_vm *vm = given->vms; vm; vm = next) {
+        next = vm->next;
+        if (now_ns < vm->process->forget_ns)
+            continue;
+        if (vm->peer == 0)
+            let_go(given, vm);
+        else
+            drop_late(given, vm);
+    }
+    for (struct given_process *process = given->processes; process; process = process->next) {
+        if (now_ns >= process->forget_ns)
+            process->forget_ns = INT64_MAX;
+    }
+}
+
 static void peer_gone(void *ctx, const struct handoff_peer *peer, bool revoked)
 {
     struct given *given = ctx;
@@ -335,6 +429,7 @@ void given_collect(struct given *given)
             process_exited(given, events[i].data.ptr);
     }
     handoff_dispatch(given->handoff);
+    forget_taken_back(given);
 }
 
 void given_unmatch(struct given *given, struct found_vm *vm)
@@ -360,6 +455,7 @@ int given_new(struct discovery *d, struct given **ret_given)
         .vcpu_given = vcpu_given,
         .vm_gone = vm_gone,
         .vcpu_gone = vcpu_gone,
+        .all_given = all_given,
         .peer_gone = peer_gone,
     };
     given->d = d;
@@ -432,5 +528,5 @@ int given_epoll_fd(const struct given *given)
 
 int64_t given_due_ns(const struct given *given)
 {
-    return handoff_due_ns(given->handoff);
+    return MIN_OF(handoff_due_ns(given->handoff), due_to_forget_ns(given));
 }

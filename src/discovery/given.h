@@ -2,7 +2,7 @@
 /*
  * What VMMs have handed over, and which VM it is. It stays until it is taken back, until its
  * process exits, or until that process holds the VM no more: a connection that ends changes
- * nothing.
+ * nothing. But who says on the next one that all has been given has taken back what is missing.
  *
  * The files are kept here, and the sink gets duplicates: so a VM can be dropped and taken up again,
  * by this source or another, without asking its VMM. THREADS: discovery only.
@@ -44,6 +44,7 @@ struct given_vm {
     struct found_vm *vm;      /* what it is; NULL: not known (yet) */
     bool twice;               /* that VM was given before, and this is not needed */
     bool changed;             /* to be settled */
+    int64_t changed_ns;       /* since when */
     uint64_t pass;            /* of given_settle() that has looked at it last */
 };
 

@@ -13,6 +13,7 @@ struct given_process {
     int pidfd; /* owned */
     size_t n_vms;
     bool exited;
+    int64_t forget_ns; /* when what it has not given again is let go; INT64_MAX: never */
 };
 
 struct given {

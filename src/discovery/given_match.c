@@ -128,6 +128,32 @@ static bool is_over(const struct given_vm *vm, const struct process *process)
     return !process->vmm || (vm->pin_fd >= 0 && !vm->twice);
 }
 
+/*
+ * A look at its process, unless there was one since this was given. One that has many files is not
+ * listed at each of many messages. Returns whether that has been done.
+ */
+static bool look_for(struct given *given, const struct given_vm *vm)
+{
+    struct discovery *d = given->d;
+    pid_t pid = vm->process->pid;
+    struct process *process = processes_get(d, pid);
+    bool knew = process && process->gave_vm;
+    /* It has made the VM: who only keeps it for others does not hand it over. */
+    if (process)
+        process->gave_vm = true;
+    if (knew && process->listed) {
+        int64_t due_ns = looks_earliest_ns(process);
+        if (process->listed_ns >= vm->changed_ns)
+            return true;
+        if (clock_now_ns() < due_ns) {
+            looks_add(d, pid, due_ns);
+            return false;
+        }
+    }
+    procscan_look(d, pid, true);
+    return true;
+}
+
 /* Returns whether it is over with it. */
 static bool settle_unmatched(struct given *given, struct given_vm *vm)
 {
@@ -136,11 +162,10 @@ static bool settle_unmatched(struct given *given, struct given_vm *vm)
     struct process *process = processes_find(d, pid);
     struct found_vm *found = process ? find_match(given, vm) : NULL;
     if (!found) {
-        /* It has made the VM: who only keeps it for others does not hand it over. */
-        process = processes_get(d, pid);
-        if (process)
-            process->gave_vm = true;
-        procscan_look(d, pid, true);
+        if (!look_for(given, vm)) {
+            vm->changed = given->changed = true; /* after that look */
+            return false;
+        }
         found = find_match(given, vm);
         process = processes_find(d, pid);
     }

@@ -170,7 +170,6 @@ static void begin(struct handoff *h, struct connection *c, struct handoff_user *
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     int buffer = SEND_BUFFER_BYTES;
     c->peer.id = ++h->last_id;
-    c->searches_left = HANDOFF_SEARCHES;
     c->hello_until_ns = clock_now_ns() + HANDOFF_HELLO_WITHIN_MS * NSEC_PER_MSEC;
     list_add(&h->connections, c);
     h->n_connections++;

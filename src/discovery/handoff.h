@@ -55,6 +55,8 @@ struct handoff_receiver {
     /* Return 0 or -ENOENT. */
     int (*vm_gone)(void *ctx, const struct handoff_peer *peer, uint64_t vm);
     int (*vcpu_gone)(void *ctx, const struct handoff_peer *peer, uint64_t vm, int32_t vcpu);
+    /* All that the peer has to give has been given. */
+    void (*all_given)(void *ctx, const struct handoff_peer *peer);
     /*
      * The connection has ended, of which the process and its VMs need not know. `revoked`: its user
      * may not hand over any more, so what it gave is to be let go.

@@ -13,8 +13,17 @@ enum {
     HANDOFF_HELLO_WITHIN_MS = 5000,
     /* One is what a process needs; another may not have noticed its end yet. */
     HANDOFF_CONNECTIONS_PER_PROCESS = 16,
-    /* How often one connection may make us search its process's fds for what it gave. */
+    /* How often a process may make us search its fds for what it gave: at first, and then. */
     HANDOFF_SEARCHES = 64,
+    HANDOFF_SEARCH_EVERY_MS = 1000,
+    HANDOFF_SEARCHED_MAX = 64, /* processes of which we know how often they have */
+};
+
+/* What a process has left of its searches: another connection is no new budget. */
+struct handoff_searched {
+    pid_t pid;
+    unsigned left;
+    int64_t since_ns; /* when the last one was earned */
 };
 
 struct connection {
@@ -23,7 +32,6 @@ struct connection {
     int fd; /* -1: ended, to be freed */
     bool welcomed;
     int64_t hello_until_ns;
-    unsigned searches_left;
 };
 
 struct handoff {
@@ -43,6 +51,7 @@ struct handoff {
 
     struct connection *connections, *ended;
     size_t n_connections, n_waiting;
+    struct handoff_searched searched[HANDOFF_SEARCHED_MAX];
     uint64_t last_id;
     int64_t open_ns;   /* when to try to listen again; INT64_MAX: not */
     int64_t resume_ns; /* when to go on after handoff_pause(); INT64_MAX: there is no pause */

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "clock.h"
 #include "log.h"
 
 /* What came with one message. */
@@ -108,8 +109,28 @@ static int identify(struct handoff *h, int fd, struct kvm_file *ret_file)
     return flags & O_PATH ? 0 : broker_identify(h->broker, fd, ret_file);
 }
 
+static bool may_search(struct handoff *h, pid_t pid)
+{
+    const int64_t every_ns = HANDOFF_SEARCH_EVERY_MS * NSEC_PER_MSEC;
+    int64_t now_ns = clock_now_ns();
+    struct handoff_searched *of = &h->searched[0]; /* this process's, or the one longest idle */
+    for (size_t i = 0; i < HANDOFF_SEARCHED_MAX && of->pid != pid; i++) {
+        if (h->searched[i].pid == pid || h->searched[i].since_ns < of->since_ns)
+            of = &h->searched[i];
+    }
+    if (of->pid != pid)
+        *of = (struct handoff_searched){.pid = pid, .left = HANDOFF_SEARCHES, .since_ns = now_ns};
+    int64_t earned = (now_ns - of->since_ns) / every_ns;
+    of->since_ns += earned * every_ns;
+    of->left = (unsigned)MIN_OF(of->left + earned, HANDOFF_SEARCHES);
+    if (of->left == 0)
+        return false;
+    of->left--;
+    return true;
+}
+
 /* Whether the peer's process has `ours` open: >0, 0; also >0 where that cannot be known. */
-static int holds(struct handoff *h, struct connection *c, int ours, int hint,
+static int holds(struct handoff *h, const struct connection *c, int ours, int hint,
                  const struct kvm_file *file)
 {
     CLEANUP(kvm_file_list_free) struct kvm_file_list list = {0};
@@ -119,9 +140,8 @@ static int holds(struct handoff *h, struct connection *c, int ours, int hint,
         if (r > 0 || r == -EPERM || r == -EACCES || r == -ENOSYS)
             return 1;
     }
-    if (r == -ESRCH || c->searches_left == 0)
+    if (r == -ESRCH || !may_search(h, c->peer.pid))
         return 0;
-    c->searches_left--;
     r = broker_list(h->broker, c->peer.pid, &list);
     if (r == -EPERM || r == -EACCES)
         return 1;
@@ -298,8 +318,11 @@ static void handle(struct handoff *h, struct connection *c, const char *bytes, s
     else if (luggage->cut && luggage->n < KVMSTATD_HANDOFF_FDS_MAX)
         reason = KVMSTATD_HANDOFF_REASON_LIMIT;
     else if (reason == KVMSTATD_HANDOFF_REASON_NONE && c->welcomed &&
-             message.type >= KVMSTATD_HANDOFF_IGNORABLE)
+             message.type >= KVMSTATD_HANDOFF_IGNORABLE) {
+        if (message.type == KVMSTATD_HANDOFF_ALL_GIVEN)
+            h->receiver.all_given(h->receiver.ctx, &c->peer);
         return;
+    }
     if (reason == KVMSTATD_HANDOFF_REASON_NONE)
         reason = take(h, c, &message, luggage);
     if (reason == KVMSTATD_HANDOFF_REASON_NONE && message.type != KVMSTATD_HANDOFF_HELLO)

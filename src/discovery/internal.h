@@ -66,6 +66,15 @@ struct found_vm {
     } log;
 };
 
+/*
+ * Whether we have files that keep it: then the kernel has not destroyed it. What BPF reads by the
+ * owner's files keeps nothing.
+ */
+static inline bool vm_is_held(const struct found_vm *vm)
+{
+    return vm->given || vm->pin_fd >= 0 || (vm->handle && !vm->kvm);
+}
+
 /* That a VMM holds a VM, by `fd`. */
 struct holding {
     int fd;
@@ -275,5 +284,7 @@ void unseen_say(struct discovery *d);
 
 /* A look at `pid` at that time, besides those that are due anyway. */
 void looks_add(struct discovery *d, pid_t pid, int64_t due_ns);
+/* When a process that makes itself heard again and again may be listed again. */
+int64_t looks_earliest_ns(const struct process *process);
 /* Whether more looks at `pid` are to come. */
 bool looks_pending(const struct discovery *d, pid_t pid);

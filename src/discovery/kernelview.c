@@ -4,14 +4,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clock.h"
 #include "log.h"
+
+enum {
+    /* An attempt takes 50 ms: it reads the kernel's BTF or makes a VM. */
+    RETRY_FIRST_MS = 5000,
+    RETRY_LAST_MS = 60000,
+};
 
 struct kernelview {
     struct broker *broker;
     struct store *store;
-    bool opening_tried, opens;
-    bool tried, works;
-    struct bpf_error why_not;
+    bool opens, works;
+    bool in_vain;     /* for as long as the kernel and we run */
+    int64_t tried_ns; /* the last attempt that failed; 0: none has since one went well */
+    int64_t again_ns, delay_ns;
+    struct bpf_error why_not, said;
     const struct schema *schemas[2]; /* by enum scope */
     size_t n;
     struct bpf_kvm_file *files; /* of the last pass, by VM, then vCPU */
@@ -36,33 +45,72 @@ void kernelview_free(struct kernelview *view)
     free(view);
 }
 
-static void say_why_not(const struct kernelview *view)
+/* What neither a module that is loaded later nor time can change. */
+static bool is_for_good(int r)
 {
-    log_warn("discovery", "VMs cannot be read by BPF: %s", view->why_not.message);
+    return r == -EPERM || r == -EOPNOTSUPP || r == -ENOTTY || r == -EBADMSG;
+}
+
+static void note_failure(struct kernelview *view, int r)
+{
+    view->tried_ns = clock_now_ns();
+    view->delay_ns = view->delay_ns ? MIN_OF(2 * view->delay_ns, RETRY_LAST_MS * NSEC_PER_MSEC)
+                                    : RETRY_FIRST_MS * NSEC_PER_MSEC;
+    view->again_ns = view->tried_ns + view->delay_ns;
+    view->in_vain = is_for_good(r);
+    if (strcmp(view->said.message, view->why_not.message) != 0)
+        log_warn("discovery", "VMs cannot be read by BPF: %s%s", view->why_not.message,
+                 view->in_vain ? "" : "; trying again while there are VMs");
+    view->said = view->why_not;
+}
+
+static void note_success(struct kernelview *view)
+{
+    view->tried_ns = view->delay_ns = 0;
+    view->why_not.message[0] = '\0';
+}
+
+static bool may_try(const struct kernelview *view)
+{
+    return !view->in_vain && (!view->tried_ns || clock_now_ns() >= view->again_ns);
+}
+
+bool kernelview_is_due(const struct kernelview *view)
+{
+    return view->tried_ns && may_try(view);
+}
+
+void kernelview_hurry(struct kernelview *view)
+{
+    view->delay_ns = 0;
+    view->again_ns = MIN_OF(view->again_ns, view->tried_ns + RETRY_FIRST_MS * NSEC_PER_MSEC);
 }
 
 bool kernelview_opens(struct kernelview *view)
 {
-    if (view->opening_tried)
+    if (view->opens || !may_try(view))
         return view->opens;
-    view->opening_tried = true;
-    view->opens = broker_bpf_open(view->broker, &view->why_not) == 0;
-    if (!view->opens)
-        say_why_not(view);
+    int r = broker_bpf_open(view->broker, &view->why_not);
+    view->opens = r == 0;
+    if (view->opens)
+        note_success(view);
+    else
+        note_failure(view, r);
     return view->opens;
 }
 
 bool kernelview_works(struct kernelview *view)
 {
-    if (view->tried || !kernelview_opens(view))
+    if (view->works || !kernelview_opens(view) || !may_try(view))
         return view->works;
-    view->tried = true;
-    view->works =
-        broker_schemas(view->broker, &view->store->schemas, view->schemas, &view->why_not) == 0;
-    if (view->works)
+    int r = broker_schemas(view->broker, &view->store->schemas, view->schemas, &view->why_not);
+    view->works = r == 0;
+    if (view->works) {
+        note_success(view);
         log_info("discovery", "BPF works: VMs can be read without any change to their VMM");
-    else
-        say_why_not(view);
+    } else {
+        note_failure(view, r);
+    }
     return view->works;
 }
 

@@ -22,15 +22,19 @@ void kernelview_free(struct kernelview *view);
 DEFINE_CLEANUP(struct kernelview *, kernelview_free)
 
 /*
- * Whether the kernel's open files can be looked at. The first call tries, and logs why not. Unlike
- * the next it makes no VM.
+ * Whether the kernel's open files can be looked at. The first call tries, and logs why not; what
+ * may change is tried again by later calls, seconds apart. Unlike the next it makes no VM.
  */
 bool kernelview_opens(struct kernelview *view);
 /*
  * Whether VMs can be read by BPF here. The first call tries, which takes some 50 ms, and logs how
- * it went; it makes a scratch VM, so call it only when there is a VM.
+ * it went, and later ones as above; it makes a scratch VM, so call it only when there is a VM.
  */
 bool kernelview_works(struct kernelview *view);
+/* Whether it did not work, and the next call will try again. */
+bool kernelview_is_due(const struct kernelview *view);
+/* KVM is there now, by the kernel's word: the next attempt need not wait long. */
+void kernelview_hurry(struct kernelview *view);
 /* Why it does not: a sentence; "" while it works or has not been tried. */
 const char *kernelview_why_not(const struct kernelview *view);
 

@@ -235,10 +235,11 @@ static void forget_vanished(struct discovery *d, const pid_t *pids, size_t n)
 /* What failed for want of something may succeed now. */
 static void retry(struct discovery *d)
 {
+    bool bpf_may_work = kernelview_is_due(d->kernelview);
     for (size_t i = 0; i < d->n_vms; i++) {
         enum unreadable_reason reason = d->vms[i]->reason;
         if (reason == UNREADABLE_FD_LIMIT || reason == UNREADABLE_LIMIT ||
-            reason == UNREADABLE_PERMISSION)
+            reason == UNREADABLE_PERMISSION || bpf_may_work)
             attach_refresh(d, d->vms[i]);
     }
 }

@@ -15,10 +15,10 @@ enum {
 /* VMs of processes whose fds may not be listed: a pass of BPF is cheap, and tells. */
 static void say_denied(struct discovery *d)
 {
-    bool can_ask = denied_can_ask(d);
     const char *plural = d->n_denied == 1 ? "" : "es";
     if (!d->n_denied || !attach_looks_at_files(d->config))
         return;
+    bool can_ask = denied_can_ask(d);
     d->denied_pending = d->denied_pending || can_ask;
     if (!d->denied_said && can_ask)
         log_info("discovery",

@@ -58,6 +58,16 @@ void handoff_unlock(const struct guard *guard)
     guard_end(guard);
 }
 
+void handoff_lock_in_thread(void)
+{
+    (void)pthread_mutex_lock(&lock);
+}
+
+void handoff_unlock_in_thread(void)
+{
+    (void)pthread_mutex_unlock(&lock);
+}
+
 void item_close_fds(struct item *item)
 {
     item->stats_fd = fd_close(item->stats_fd);
@@ -177,6 +187,7 @@ int kvmstatd_handoff_connect(const char *socket_path, struct kvmstatd_handoff **
         return -ENOMEM;
     h->pid = getpid();
     h->last = &h->first;
+    (void)sem_init(&h->ready, 0, 0);
     h->socket_fd = -1;
     h->put_off_until_ns = INT64_MAX;
     int r = set_address(&h->address, socket_path);
@@ -195,7 +206,10 @@ int kvmstatd_handoff_connect(const char *socket_path, struct kvmstatd_handoff **
     r = start_thread(h);
     if (r < 0)
         handoff_destroy(h);
-    handoff_unlock(&guard);
+    (void)pthread_mutex_unlock(&lock);
+    while (r == 0 && sem_wait(&h->ready) < 0)
+        ; /* EINTR: a debugger's */
+    guard_end(&guard);
     if (r == 0)
         *ret_handoff = h;
     return r;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -67,6 +68,7 @@ struct kvmstatd_handoff {
     bool orphaned;                 /* in a forked child: nothing is left of it but its memory */
     struct sockaddr_un address;
     int wake_fd; /* eventfd */
+    sem_t ready; /* the thread has begun */
 
     /* In the order of giving: a VM before its vCPUs, what was taken back before what came after. */
     struct item *first, **last;
@@ -80,6 +82,7 @@ struct kvmstatd_handoff {
     int socket_fd; /* -1: none */
     bool welcomed;
     uint64_t connection; /* counts them */
+    uint64_t all_given;  /* on which it was said that all was given */
     uint32_t n_welcomed;
     uint32_t serial;
     uint32_t last_reason;
@@ -105,6 +108,9 @@ void guard_begin(struct guard *ret_guard);
 void guard_end(const struct guard *guard);
 void handoff_lock(struct guard *ret_guard);
 void handoff_unlock(const struct guard *guard);
+/* The same for the helper thread, where both are kept away for its whole life. */
+void handoff_lock_in_thread(void);
+void handoff_unlock_in_thread(void);
 
 /* --- for link.c, from handoff.c --- */
 

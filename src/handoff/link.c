@@ -198,6 +198,22 @@ static int send_items(struct kvmstatd_handoff *h)
     return 0;
 }
 
+/*
+ * Sends what is to be sent, as above. Once all of it has been, the daemon is told: what it has of a
+ * connection before, or from its predecessor, and was not given again, was taken back meanwhile.
+ */
+static int send_all(struct kvmstatd_handoff *h)
+{
+    int r = send_items(h);
+    if (r != 0 || !h->welcomed || h->all_given == h->connection)
+        return r;
+    struct kvmstatd_handoff_header message = header(h, KVMSTATD_HANDOFF_ALL_GIVEN);
+    r = transmit(h, &message, sizeof message, NULL, 0);
+    if (r == 0)
+        h->all_given = h->connection;
+    return r;
+}
+
 /* --- connecting --- */
 
 void link_connect(struct kvmstatd_handoff *h)
@@ -311,7 +327,7 @@ static short work(struct kvmstatd_handoff *h, int64_t *ret_until_ns)
         link_connect(h);
     receive(h);
     give_again(h);
-    r = send_items(h);
+    r = send_all(h);
     if (r == -EAGAIN)
         events |= POLLOUT;
     else if (r == -ETOOMANYREFS || r == -ENOBUFS || r == -ENOMEM) /* of fds on their way, memory */
@@ -345,12 +361,25 @@ static void wait_for(int wake_fd, int socket_fd, short events, int64_t until_ns)
     }
 }
 
+/*
+ * A VMM may confine itself as soon as it has connected: what only the beginning of a thread and
+ * its first allocation call (prctl, rseq, mmap …) is over by then.
+ */
+static void begin(struct kvmstatd_handoff *h)
+{
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    (void)pthread_setname_np(pthread_self(), "kvmstatd");
+    void *volatile first = malloc(1);
+    free(first);
+    (void)sem_post(&h->ready);
+}
+
+/* Its signals were blocked before it was made. */
 void *link_main(void *handle)
 {
     struct kvmstatd_handoff *h = handle;
-    struct guard guard;
-    (void)pthread_setname_np(pthread_self(), "kvmstatd");
-    handoff_lock(&guard);
+    begin(h);
+    handoff_lock_in_thread();
     for (;;) {
         int64_t until_ns;
         short events = work(h, &until_ns);
@@ -360,10 +389,10 @@ void *link_main(void *handle)
             break;
         }
         int wake_fd = h->wake_fd, socket_fd = h->socket_fd;
-        handoff_unlock(&guard);
+        handoff_unlock_in_thread();
         wait_for(wake_fd, socket_fd, events, until_ns);
-        handoff_lock(&guard);
+        handoff_lock_in_thread();
     }
-    handoff_unlock(&guard);
+    handoff_unlock_in_thread();
     return NULL;
 }

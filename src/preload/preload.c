@@ -20,6 +20,7 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
@@ -301,11 +302,31 @@ static const struct watched *give_vm(int fd)
     return &table[n_table - 1];
 }
 
+/* A VM's fd that the VMM has duplicated is watched too. NULL: it is none, or kcmp() is forbidden.
+ */
+static const struct watched *find_duplicate(int fd)
+{
+    pid_t pid = getpid();
+    for (size_t i = 0; i < n_table; i++) {
+        if (table[i].vcpu != VM_ITSELF || syscall(SYS_kcmp, pid, pid, KCMP_FILE, (unsigned long)fd,
+                                                  (unsigned long)table[i].fd) != 0)
+            continue;
+        uint64_t number = table[i].vm;
+        if (!make_room())
+            return NULL;
+        watch(fd, number, VM_ITSELF);
+        return &table[n_table - 1];
+    }
+    return NULL;
+}
+
 static void give_vcpu(int vm_fd, uint32_t id, int fd)
 {
     const struct watched *vm = find(vm_fd);
     if (!vm)
-        vm = give_vm(vm_fd); /* a duplicate, or the VM was made where we could not see it */
+        vm = find_duplicate(vm_fd);
+    if (!vm)
+        vm = give_vm(vm_fd); /* the VM was made where we could not see it */
     if (!vm)
         return;
     uint64_t number = vm->vm;

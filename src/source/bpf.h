@@ -25,8 +25,9 @@ struct bpf_source;
 
 /*
  * Finds KVM's structures in the kernel's BTF and loads the iterator.
- * Returns 0, -EPERM (privilege, lockdown), -EOPNOTSUPP (no BTF, no KVM in it, kernel too old) or
- * another -errno, each with *ret_error filled. THREADS: discovery.
+ * Returns 0, -EPERM (privilege, lockdown), -EOPNOTSUPP (no BTF, kernel too old), -ENODEV (no KVM in
+ * it: its module may be loaded later) or another -errno, each with *ret_error filled. THREADS:
+ * discovery.
  */
 MUST_USE int bpf_source_new(struct bpf_source **ret_source, struct bpf_error *ret_error);
 void bpf_source_free(struct bpf_source *source);

@@ -68,7 +68,9 @@ static int look_up(struct bpf_source *source, const struct btf *btf, struct bpf_
     struct discover_bpf__rodata *constants = source->skeleton->rodata;
     int32_t kvm = find_struct(btf, "kvm"), vcpu = find_struct(btf, "kvm_vcpu");
     if (kvm < 0 || vcpu < 0)
-        return refuse(error, -EOPNOTSUPP, "the kernel's type information does not describe KVM");
+        return refuse(error, -ENODEV,
+                      "the kernel's type information does not describe KVM: its module is not "
+                      "loaded, or was built without BTF");
     uint32_t owner, vcpu_kvm, vcpu_id, vcpu_pid;
     const struct {
         int32_t type;

@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import tempfile
 import time
 
 import lab
@@ -22,6 +24,8 @@ EACH = "metrics: {histograms: vcpu}\n"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
+_MS_BIND = 0x1000
+CAP_PERFMON, CAP_BPF = 38, 39
 NOBODY = 65534
 SYS_SETSOCKOPT = 54  # x86-64
 
@@ -218,6 +222,56 @@ def _():
         held_between(daemon, f"{PREFIX}y", demo.vms[0][1], None)
         tap.equal(row(daemon, without.vms[0][1])["reason"], "no_stats_fd")
         time.sleep(1)
+        tap.equal(len(lines(daemon, "cannot be read by BPF")), 1)
+
+
+def hide(path, behind):
+    """For preexec: in the daemon's own mounts another file is there, until show()."""
+    def mount():
+        private_mounts()
+        _must(_libc.mount(behind.encode(), path.encode(), None, _MS_BIND, None))
+    return mount
+
+
+def show(daemon, path):
+    subprocess.run(["nsenter", "-t", str(daemon.pid), "-m", "umount", path], check=True)
+
+
+@t.test("BPF that cannot be used at first is used once it can: /dev/kvm comes later")
+def _():
+    tap.require_kvm()
+    tap.require_root()
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as none:
+        none.bind(f"{folder}/none")  # which nobody can open
+        with lab.DemoVms(name=f"{PREFIX}k", stats_fds="none", vcpus=2) as demo, \
+                lab.Daemon("discovery: {sources: [bpf], rescan: 200ms}\n",
+                           preexec=hide("/dev/kvm", f"{folder}/none")) as daemon:
+            [(vm, pid)] = demo.vms
+            tap.wait_for(lambda: "BPF cannot be used" in row(daemon, pid).get("detail", ""),
+                         what="its reason")
+            show(daemon, "/dev/kvm")
+            first_sample(daemon, vm)
+            tap.wait_for(lambda: row(daemon, pid)["vcpus_read"] == 2, what="its vCPUs")
+            tap.equal(len(lines(daemon, "cannot be read by BPF")), 1)
+
+
+@t.test("the kernel's types come later: VMs of which only events told are read, each once")
+def _():
+    tap.require_kvm()
+    tap.require_root()
+    btf = "/sys/kernel/btf/vmlinux"
+    hidden = hide(btf, "/dev/null")
+
+    def drop():
+        hidden()
+        lab.keep_capabilities(CAP_PERFMON, CAP_BPF)()
+    with lab.Daemon("discovery: {sources: [bpf], rescan: 200ms}\n", preexec=drop) as daemon, \
+            lab.DemoVms(name=f"{PREFIX}t", stats_fds="none", vcpus=2) as demo:
+        [(vm, pid)] = demo.vms
+        tap.wait_for(lambda: row(daemon, pid)["reason"] == "permission", what="its reason")
+        show(daemon, btf)
+        first_sample(daemon, vm)
+        tap.wait_for(lambda: row(daemon, pid)["vcpus_read"] == 2, what="its vCPUs, and one VM")
         tap.equal(len(lines(daemon, "cannot be read by BPF")), 1)
 
 

@@ -174,6 +174,23 @@ def _():
             tap.equal(kvm_files(vmm.pid), {}, "the shim's own fds")
 
 
+@t.test("vCPUs that are made by a duplicate of the VM's fd are that VM's, which lives on by it")
+def _():
+    with place() as folder, kvmfd.Uevents() as events, \
+            lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon:
+        with preloaded(folder):
+            vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "dup a b", "vcpu b 1", "vcpu b 2")
+        with vmm:
+            whole(daemon, f"pid-{vmm.pid}", vmm.pid, 3)
+            for name in ("a", "a/0", "b/1", "b/2"):
+                vmm.tell(f"close {name}")
+            tap.wait_for(lambda: row(daemon, vmm.pid)["vcpus_read"] == 0, what="the vCPUs to go")
+            tap.equal(row(daemon, vmm.pid)["vm_scope_read"], True)
+            vmm.tell("close b")
+            events.wait("destroy", [vmm.pid])
+            tap.wait_for(lambda: not shown(daemon, f"pid-{vmm.pid}"), what="its end")
+
+
 @t.test("a child that a VMM forks has nothing of it, and the VM ends with the VMM")
 def _():
     with place() as folder, kvmfd.Uevents() as events, \
@@ -226,34 +243,64 @@ def drop_to_nobody(folder):
     return drop
 
 
+def nobodys_daemon(folder):
+    """A daemon without any privilege, which may not list the fds of root's processes."""
+    config = HANDOFF + FAST + socket_config(folder) + "recorder: {memory: 0}\n"
+    home = tempfile.mkdtemp(prefix="kvmstatd-nobody-", dir=folder)
+    os.chmod(home, 0o777)
+    before = tempfile.tempdir
+    tempfile.tempdir = home
+    try:
+        return NobodysDaemon(config, preexec=drop_to_nobody(folder))
+    finally:
+        tempfile.tempdir = before
+
+
 @t.test("a daemon without any privilege reads what it is given, several VMs of a process too")
 def _():
-    with place() as folder:
-        config = HANDOFF + FAST + socket_config(folder) + "recorder: {memory: 0}\n"
-        home = tempfile.mkdtemp(prefix="kvmstatd-nobody-", dir=folder)
-        os.chmod(home, 0o777)
-        before = tempfile.tempdir
-        tempfile.tempdir = home
-        try:
-            daemon = NobodysDaemon(config, preexec=drop_to_nobody(folder))
-        finally:
-            tempfile.tempdir = before
-        with daemon, demo_under_shim(folder, vcpus=2, name="open", load="mix") as demo:
-            [(_, pid)] = demo.vms
-            whole(daemon, "open", pid, 2)
-            tap.equal(info(daemon, "open"), "handoff")
-            with preloaded(folder):
-                vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1", "vm b", "vcpu b 0")
-            with vmm:
-                def read():
-                    rows = [v for v in daemon.get("/api/v1/vms").json()["vms"]
-                            if v["pid"] == vmm.pid]
-                    return sorted(v["vcpus_read"] or 0 for v in rows)
-                tap.wait_for(lambda: read() == [1, 2], what="both VMs, each once")
-                for name in ("a/0", "a/1", "a"):
-                    vmm.tell(f"close {name}")
-                tap.wait_for(lambda: read() == [1], what="one to go")
-            tap.wait_for(lambda: read() == [], what="its VMM's end")
+    with place() as folder, nobodys_daemon(folder) as daemon, \
+            demo_under_shim(folder, vcpus=2, name="open", load="mix") as demo:
+        [(_, pid)] = demo.vms
+        whole(daemon, "open", pid, 2)
+        tap.equal(info(daemon, "open"), "handoff")
+        with preloaded(folder):
+            vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1", "vm b", "vcpu b 0")
+        with vmm:
+            def read():
+                rows = [v for v in daemon.get("/api/v1/vms").json()["vms"]
+                        if v["pid"] == vmm.pid]
+                return sorted(v["vcpus_read"] or 0 for v in rows)
+            tap.wait_for(lambda: read() == [1, 2], what="both VMs, each once")
+            for name in ("a/0", "a/1", "a"):
+                vmm.tell(f"close {name}")
+            tap.wait_for(lambda: read() == [1], what="one to go")
+        tap.wait_for(lambda: read() == [], what="its VMM's end")
+
+
+@t.test("a daemon without any privilege: the end of a thread's second VM is not taken for the first's")
+def _():
+    with place() as folder, nobodys_daemon(folder) as daemon, KvmHere() as kvm, \
+            kvmfd.Uevents() as events:
+        client = kvm.client(folder)
+        for number, name in enumerate((b"first", b"second")):
+            vm = kvm.vm()
+            given = len(kvm.fds)
+            tap.equal(client.vm(number, vm, name), CLIENT["ACCEPTED"])
+            tap.equal(client.vcpu(number, 0, kvm.vcpu(vm, 0)), CLIENT["ACCEPTED"])
+            first_sample(daemon, name.decode())
+        tap.equal(client.ask(4, struct.pack("=Q", 1)), CLIENT["ACCEPTED"])
+        for fd in kvm.fds[given - 1:]:
+            os.close(fd)
+        del kvm.fds[given - 1:]
+        events.wait("destroy", [os.getpid()])
+        tap.wait_for(lambda: not shown(daemon, "second"), what="its end")
+        # Another that comes and goes: by then the daemon has had that event, too.
+        client.vm(2, kvm.vm(), b"third")
+        first_sample(daemon, "third")
+        tap.equal(info(daemon, "first"), "handoff")
+        tap.equal(shown(daemon, "second"), 0)
+        tap.equal([line for line in daemon.errors().splitlines()
+                   if ": gone," in line and "VM first " in line], [])
 
 
 class NobodysDaemon(lab.Daemon):

@@ -19,7 +19,7 @@ from handing import CLIENT, FAST, HANDOFF, KvmHere, connected, demo_under_shim, 
 
 t = tap.Tests()
 
-REASONS = {3: "malformed", 5: "not_stats_fd", 6: "fds", 7: "unknown_vm", 8: "exists",
+REASONS = {3: "malformed", 5: "not_stats_fd", 6: "fds", 7: "unknown_vm", 8: "exists", 9: "limit",
            10: "not_yours"}
 
 
@@ -147,6 +147,99 @@ def _():
             demo.kill()
             events.wait("destroy", [pid])
             tap.equal(daemon.get("/-/healthy").status, 200)
+
+
+def give_unpinned(client, vm, number):
+    """The same VM as often as one likes: each such file is another one. "accepted" or why not."""
+    stats = fcntl.ioctl(vm, kvmfd.KVM_GET_STATS_FD, 0)
+    send(client.socket, header(2, 32) + struct.pack("=Qii", number, stats, -1), (stats,))
+    said = answer(client)
+    os.close(stats)
+    return said
+
+
+NOBODY = 65534
+
+
+def is_taken_from_nobody(folder):
+    """Whether another user's VM is taken."""
+    pid = os.fork()
+    if pid == 0:
+        taken = False
+        try:
+            kvm = KvmHere()
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            taken = kvm.client(folder).vm(1, kvm.vm()) == CLIENT["ACCEPTED"]
+        finally:
+            os._exit(not taken)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def given_until_refused(daemon, folder, kvm):
+    """How many VMs one user could give; then the other one's turn comes."""
+    vm = kvm.vm()
+    client = kvm.client(folder)
+    tap.equal(client.vm(0, vm), CLIENT["ACCEPTED"])
+    said, n = "accepted", 0
+    while said == "accepted":
+        n += 1
+        said = give_unpinned(client, vm, n)
+    tap.equal(said, "limit", f"after {n}")
+    tap.check(is_taken_from_nobody(folder), f"there is no room for others: {daemon.errors()}")
+    return n
+
+
+@t.test("one user who gives without end leaves VMs and file descriptors to the others")
+def _():
+    with place() as folder:
+        os.chmod(folder, 0o755)
+        config = HANDOFF + FAST + socket_config(folder, f"[0, {NOBODY}]")
+        with lab.Daemon(config + "limits: {max_vms: 16}\n") as daemon, KvmHere() as kvm:
+            tap.equal(given_until_refused(daemon, folder, kvm), 14)
+        with lab.Daemon(config) as daemon, KvmHere() as kvm:
+            _, most = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (2000, most))
+            n = given_until_refused(daemon, folder, kvm)
+            tap.check(n > 400, f"only {n} were taken")
+
+
+@t.test("a VM that is given under another number of the same connection takes no other place")
+def _():
+    with place() as folder, lab.Daemon(HANDOFF + FAST + socket_config(folder)) as daemon, \
+            KvmHere() as kvm:
+        vm = kvm.vm()
+        stats = kvm.own(fcntl.ioctl(vm, kvmfd.KVM_GET_STATS_FD, 0))
+        other = kvm.own(fcntl.ioctl(vm, kvmfd.KVM_GET_STATS_FD, 0))
+        client = kvm.client(folder)
+        for number, fds, said in ((1, (stats, vm), "accepted"), (2, (other, vm), "exists"),
+                                  (3, (stats,), "exists")):
+            send(client.socket, header(2, 32) + struct.pack("=Qii", number, -1, -1), fds)
+            tap.equal(answer(client), said)
+        tap.equal(client.vcpu(1, 0, kvm.vcpu(vm, 0)), CLIENT["ACCEPTED"])
+        tap.wait_for(lambda: row(daemon, os.getpid()).get("vcpus_read") == 1, what="its vCPU")
+
+
+@t.test("a process has so many searches for its files, however often it connects")
+def _():
+    # Only who may list them searches.
+    config = HANDOFF.replace("[handoff]", "[handoff, statsfd]")
+    with place() as folder, lab.Daemon(config + FAST + socket_config(folder)) as daemon, \
+            KvmHere() as kvm:
+        vm = kvm.vm()
+        stats = kvm.own(fcntl.ioctl(kvm.vcpu(vm, 0), kvmfd.KVM_GET_STATS_FD, 0))
+        found = []
+        for _ in range(2):
+            client = kvm.client(folder)
+            tap.equal(client.vm(1, vm), CLIENT["ACCEPTED"])
+            said, n = "exists", 0
+            while said in ("accepted", "exists"):
+                send(client.socket, header(3, 32) + struct.pack("=QIi", 1, 0, -1), (stats,))
+                said, n = answer(client), n + 1
+            tap.equal(said, "not_yours", daemon.errors())
+            found.append(n)
+        tap.check(found[0] > 64 > 2 * found[1], found)
 
 
 @t.test("under attack: the ticks go on, nothing of it is read or kept, others are served")

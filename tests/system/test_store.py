@@ -16,7 +16,8 @@ import lab
 import tap
 from confined import Unit
 from exposed import info, row, series
-from handing import CLIENT, FAST, HANDOFF, KvmHere, demo_under_shim, place, socket_config, whole
+from handing import CLIENT, FAST, HANDOFF, KvmHere, demo_under_shim, place, preloaded, \
+    socket_config, whole
 from supervisor import Supervisor
 
 t = tap.Tests()
@@ -207,6 +208,30 @@ def _():
         tap.wait_for(lambda: row(daemon, pid)["vcpus_read"] == 2, what="two vCPUs")
         tap.equal(client.ask(4, struct.pack("=Q", 1)), CLIENT["ACCEPTED"])
         tap.wait_for(lambda: not systemd.stored(), what="the store to be empty")
+
+
+@t.test("what a VMM takes back while the daemon is away is let go by the next one")
+def _():
+    with place() as folder, Supervisor() as systemd, kvmfd.Uevents() as events:
+        config = CONFIG + socket_config(folder)
+        with preloaded(folder):
+            vmm = kvmfd.TinyVmm("vm a", "vcpu a 0", "vcpu a 1", "vm b", "vcpu b 0")
+
+        def read(daemon):
+            return sorted(v["vcpus_read"] for v in daemon.get("/api/v1/vms").json()["vms"]
+                          if v["pid"] == vmm.pid and v["vm_scope_read"])
+        with vmm:
+            with systemd.start(config) as daemon:
+                tap.wait_for(lambda: read(daemon) == [1, 2], what="both VMs")
+                tap.wait_for(lambda: len(stored_of(systemd, vmm.pid)) == 7, what="all in the store")
+                daemon.stop(signal.SIGTERM)
+            for name in ("b/0", "b", "a/1"):
+                vmm.tell(f"close {name}")
+            with systemd.start(config) as daemon:
+                tap.wait_for(lambda: read(daemon) == [1], what="what is left")
+                events.wait("destroy", [vmm.pid])
+                tap.equal(stored_of(systemd, vmm.pid), [
+                    "anon_inode:kvm-vcpu-stats:0", "anon_inode:kvm-vm", "anon_inode:kvm-vm-stats"])
 
 
 @t.test("a store with something else in it: nothing of that is read or kept")

@@ -306,6 +306,12 @@ START_TEST(messages_out_of_place)
     rig_send(fd, &other, sizeof other, fds, 1);
     rig_pump(&rig);
     ck_assert_int_eq(rig_answer(fd, NULL, NULL), -1);
+    ck_assert_uint_eq(rig.all_given, 0);
+    other.type = KVMSTATD_HANDOFF_ALL_GIVEN;
+    rig_send(fd, &other, sizeof other, fds, 1);
+    rig_pump(&rig);
+    ck_assert_int_eq(rig_answer(fd, NULL, NULL), -1);
+    ck_assert_uint_eq(rig.all_given, 1);
     other.major = 2;
     rig_refused(&rig, fd, &other, sizeof other, fds, 1, KVMSTATD_HANDOFF_REASON_VERSION, true);
     (void)close(fd);

@@ -68,6 +68,13 @@ static int vcpu_gone(void *ctx, const struct handoff_peer *peer, uint64_t vm, in
     return rig->answer;
 }
 
+static void all_given(void *ctx, const struct handoff_peer *peer)
+{
+    struct rig *rig = ctx;
+    note_peer(rig, peer);
+    rig->all_given++;
+}
+
 static void peer_gone(void *ctx, const struct handoff_peer *peer, bool revoked)
 {
     struct rig *rig = ctx;
@@ -105,6 +112,7 @@ void rig_start(struct rig *rig, const char *yaml)
         .vcpu_given = vcpu_given,
         .vm_gone = vm_gone,
         .vcpu_gone = vcpu_gone,
+        .all_given = all_given,
         .peer_gone = peer_gone,
     };
     rig->config = rig_config(rig, yaml);

@@ -20,7 +20,7 @@ struct rig {
     struct handoff *handoff;
     int answer; /* what the receiver returns for what is given */
     /* What the receiver was told. */
-    unsigned vms, vcpus, vms_gone, vcpus_gone, peers_gone, revoked;
+    unsigned vms, vcpus, vms_gone, vcpus_gone, all_given, peers_gone, revoked;
     uint64_t vm;
     int32_t vcpu;
     int stats_fd, vm_fd; /* the last ones, owned */

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # libkvmstatd-handoff as others use it: its headers in strict C11 and C++11, its shared library, its
 # symbols, and what is installed of it.
+if(SECCOMP_FOUND AND NOT KVMSTATD_SANITIZE AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+  target_link_libraries(${name} PRIVATE PkgConfig::SECCOMP)
+  target_compile_definitions(${name} PRIVATE WITH_SECCOMP)
+endif()
+
 set(consumer ${folder}/consumer)
 set(consumer_flags "")
 if(KVMSTATD_SANITIZE)
