@@ -206,23 +206,51 @@ START_TEST(whatever_happens_to_targets_can_be_read)
 }
 END_TEST
 
+static atomic_uint said_skipped;
+
 static void say(bool failed, const char *line)
 {
-    printf("# %s%s\n", failed ? "failed: " : "", line);
+    atomic_fetch_add(&said_skipped, failed && strstr(line, "will not be dumped"));
+}
+
+/* The recorder's dumps go to a folder of their own. */
+struct dumps {
+    char folder[64];
+    struct dumper *dumper;
+};
+
+static void start_dumps(struct dumps *dumps, struct recorded *r)
+{
+    *dumps = (struct dumps){.folder = "/tmp/kvmstatd-test-XXXXXX"};
+    ck_assert_ptr_nonnull(mkdtemp(dumps->folder));
+    ck_assert_int_eq(dumper_new(r->rig.store, "test", say, &dumps->dumper), 0);
+    dumper_set_options(dumps->dumper, &(struct dumper_options){.directory = strdup(dumps->folder),
+                                                               .on_vmm_killed = true});
+    sampler_set_dumper(r->rig.sampler, dumps->dumper);
+}
+
+/* After the recorder's end. */
+static void stop_dumps(struct dumps *dumps)
+{
+    char command[80];
+    dumper_free(dumps->dumper);
+    (void)snprintf(command, sizeof command, "rm -r %s", dumps->folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+static unsigned counted(const struct recorded *r, enum dump_result result)
+{
+    return (unsigned)atomic_load(&r->rig.store->self.dumps[result]);
 }
 
 /* A VM that leaves with a plan is dumped if its VMM has exited; it may live on without the VM. */
 START_TEST(exit_is_seen_though_the_plan_is_first)
 {
     static struct recorded r;
-    char folder[] = "/tmp/kvmstatd-test-XXXXXX", command[64];
-    struct dumper *dumper;
+    struct dumps dumps;
     bool killed = _i;
-    ck_assert_ptr_nonnull(mkdtemp(folder));
     start(&r);
-    ck_assert_int_eq(dumper_new(r.rig.store, "test", say, &dumper), 0);
-    dumper_set_options(dumper, &(struct dumper_options){strdup(folder), true, true, false});
-    sampler_set_dumper(r.rig.sampler, dumper);
+    start_dumps(&dumps, &r);
     add(&r, 0, TARGET_SOURCE_STATSFD);
     step_and_read(&r);
     planner_vm_remove(r.rig.planner, r.vm.planned);
@@ -230,15 +258,44 @@ START_TEST(exit_is_seen_though_the_plan_is_first)
     if (killed)
         fake_vm_kill(&r.vm);
     rig_step(&r.rig);
-    dumper_stop(dumper);
-    ck_assert_uint_eq(atomic_load(&r.rig.store->self.dumps[DUMP_WRITTEN]), killed);
-    ck_assert_uint_eq(atomic_load(&r.rig.store->self.dumps[DUMP_FAILED]), 0);
+    dumper_stop(dumps.dumper);
+    ck_assert_uint_eq(counted(&r, DUMP_WRITTEN), killed);
+    ck_assert_uint_eq(counted(&r, DUMP_FAILED), 0);
     if (killed)
         r.vm = fake_vm_start(&r.rig, "another");
     stop(&r);
-    dumper_free(dumper);
-    (void)snprintf(command, sizeof command, "rm -r %s", folder);
-    ck_assert_int_eq(system(command), 0);
+    stop_dumps(&dumps);
+}
+END_TEST
+
+/* More end at a time than can wait for the disk. */
+START_TEST(what_is_not_dumped_is_said)
+{
+    static struct recorded r;
+    static struct fake_vm vms[DUMPER_WAITING_MAX + 2];
+    struct dumps dumps;
+    start(&r);
+    start_dumps(&dumps, &r);
+    for (size_t i = 0; i < ARRAY_LEN(vms); i++) {
+        vms[i] = fake_vm_start(&r.rig, "web");
+        close(fake_target(&r.rig, &vms[i], 0));
+    }
+    ck_assert_int_eq(planner_commit(r.rig.planner), 0);
+    rig_step(&r.rig);
+    for (size_t i = 0; i < ARRAY_LEN(vms); i++)
+        fake_vm_kill(&vms[i]);
+    while (seen_times(&r.rig, vms[0].id) + seen_times(&r.rig, vms[ARRAY_LEN(vms) - 1].id))
+        rig_step(&r.rig); /* so many events at a time */
+    ck_assert_uint_eq(counted(&r, DUMP_SKIPPED), 2);
+    atomic_store(&said_skipped, 0);
+    ck_assert_int_eq(dumper_start(dumps.dumper), 0);
+    for (int i = 0; i < 10000 && !atomic_load(&said_skipped); i++)
+        sleep_ms(1);
+    dumper_stop(dumps.dumper);
+    ck_assert_uint_eq(atomic_load(&said_skipped), 1);
+    ck_assert_uint_eq(counted(&r, DUMP_WRITTEN), DUMPER_WAITING_MAX);
+    stop(&r);
+    stop_dumps(&dumps);
 }
 END_TEST
 
@@ -250,6 +307,7 @@ Suite *recorded_suite(void)
     tcase_add_test(tc, what_comes_again_at_once_begins_anew);
     tcase_add_test(tc, whatever_happens_to_targets_can_be_read);
     tcase_add_loop_test(tc, exit_is_seen_though_the_plan_is_first, 0, 2);
+    tcase_add_test(tc, what_is_not_dumped_is_said);
     suite_add_tcase(suite, tc);
     return suite;
 }
