@@ -60,8 +60,9 @@ def check_nobody_listens():
 
 @t.test("removed while VMs are handed over: no process, no unit runs, nothing is pinned; its files stay")
 def _():
-    systemctl("stop", "kvmstatd.service")
+    systemctl("stop", "kvmstatd-handoff.socket", "kvmstatd.service")
     systemctl("enable", "--now", "kvmstatd.socket")
+    systemctl("start", "kvmstatd-handoff.socket")
     with given_once(service, lambda: demo("outlives it")) as once, connects_again() as again, \
             kvmfd.Uevents() as events:
         run("apt-get", "remove", "--yes", *OURS)
