@@ -95,6 +95,16 @@ void acceptor_arrived(struct acceptor *acceptor, int fd)
     (void)pthread_mutex_unlock(&acceptor->ahead_lock);
 }
 
+bool acceptor_is_idle(struct acceptor *acceptor)
+{
+    bool idle = true;
+    (void)pthread_mutex_lock(&acceptor->ahead_lock);
+    for (size_t i = 0; i < ACCEPT_AHEAD_MAX; i++)
+        idle = idle && acceptor->ahead[i].fd < 0;
+    (void)pthread_mutex_unlock(&acceptor->ahead_lock);
+    return idle;
+}
+
 /* --- the thread --- */
 
 static bool is_shortage(int error)

@@ -39,7 +39,7 @@ struct acceptor_ops {
     void *ctx;
 };
 
-/* THREADS: acceptor_arrived() any, the rest one at a time. */
+/* THREADS: acceptor_arrived() and acceptor_is_idle() any, the rest one at a time. */
 struct acceptor {
     struct acceptor_ops ops;
     int epoll_fd, wake_fd;
@@ -60,6 +60,8 @@ struct acceptor {
 MUST_USE int acceptor_start(struct acceptor *acceptor, const struct acceptor_ops *ops);
 /* Ends the thread and closes all listeners. To be called once even when acceptor_start() failed. */
 void acceptor_stop(struct acceptor *acceptor);
+/* Whether all that were admitted have arrived. */
+bool acceptor_is_idle(struct acceptor *acceptor);
 /* When nothing that was admitted can arrive any more. */
 void acceptor_deinit(struct acceptor *acceptor);
 

@@ -34,6 +34,8 @@ enum {
     CONNECTIONS_OF_DAEMON = 1 << 20,
     /* Complaints, other than at debug level: one of a kind in so many seconds. */
     COMPLAIN_AGAIN_S = 60,
+    /* For connections, at the end: an answer that is being made is made first. */
+    END_WITHIN_MS = 2000,
     /* Histories that wait for the one that is made, which takes memory and up to some seconds. */
     HISTORIES_MAX = 16,
     HISTORIES_PER_PEER = 4,
@@ -457,6 +459,20 @@ int http_start(struct store *store, struct exposition *exposition, struct config
     return 0;
 }
 
+/*
+ * libmicrohttpd crashes where it refuses a malformed request while it is being stopped (0.9.75: its
+ * answer is dropped, and sent all the same). So when it is stopped it has no connections any more.
+ */
+static void end_connections(struct http *http)
+{
+    const struct timespec pause = {.tv_nsec = NSEC_PER_MSEC};
+    int64_t until_ns = clock_now_ns() + END_WITHIN_MS * NSEC_PER_MSEC;
+    watch_close(&http->watch);
+    while (!(watch_is_empty(&http->watch) && acceptor_is_idle(&http->acceptor)) &&
+           clock_now_ns() < until_ns)
+        (void)nanosleep(&pause, NULL);
+}
+
 /* First no more connections, then no more that are suspended, then none at all. */
 void http_free(struct http *http)
 {
@@ -466,6 +482,7 @@ void http_free(struct http *http)
     acceptor_stop(&http->acceptor);
     auth_stop(&http->auth);
     work_stop(&http->histories);
+    end_connections(http);
     if (http->tls)
         MHD_stop_daemon(http->tls);
     if (http->plain)

@@ -181,6 +181,8 @@ void watch_add(struct watch *watch, struct watched *watched, int fd, struct peer
     set_deadline(watch, watched, deadline_ns);
     if (++watch->count > watch->limit)
         make_room(watch);
+    if (watch->closed)
+        cut(watch, watched);
     (void)pthread_mutex_unlock(&watch->lock);
 }
 
@@ -197,6 +199,26 @@ void watch_cut(struct watch *watch, struct watched *watched)
     (void)pthread_mutex_lock(&watch->lock);
     cut(watch, watched);
     (void)pthread_mutex_unlock(&watch->lock);
+}
+
+void watch_close(struct watch *watch)
+{
+    struct watched *watched;
+    (void)pthread_mutex_lock(&watch->lock);
+    watch->closed = true;
+    TAILQ_FOREACH(watched, &watch->list, link)
+    {
+        cut(watch, watched);
+    }
+    (void)pthread_mutex_unlock(&watch->lock);
+}
+
+bool watch_is_empty(struct watch *watch)
+{
+    (void)pthread_mutex_lock(&watch->lock);
+    bool empty = TAILQ_EMPTY(&watch->list);
+    (void)pthread_mutex_unlock(&watch->lock);
+    return empty;
 }
 
 void watch_make_room(struct watch *watch)

@@ -46,6 +46,7 @@ struct watch {
     size_t count, limit;       /* of those that are not cut */
     uint64_t seed;             /* so that nobody can tell whom it is counted with */
     int64_t sleeping_until_ns; /* INT64_MAX: until woken */
+    bool closed;               /* who comes is cut at once */
     bool stopping, running;
     pthread_t thread;
 };
@@ -65,5 +66,8 @@ void watch_move(struct watch *watch, struct watched *watched, int64_t deadline_n
 void watch_cut(struct watch *watch, struct watched *watched);
 /* Makes one connection give way, for something else that there is too little of (fds). */
 void watch_make_room(struct watch *watch);
+/* Shuts down all there are and all that come. */
+void watch_close(struct watch *watch);
+bool watch_is_empty(struct watch *watch);
 /* To be called before the fd is closed. */
 void watch_remove(struct watch *watch, struct watched *watched);

@@ -275,6 +275,39 @@ START_TEST(stopping_ends_every_kind_of_client)
 }
 END_TEST
 
+enum {
+    SENDERS = 24,
+};
+
+static void *send_nonsense(void *arg)
+{
+    const int *fds = arg;
+    for (size_t i = 0; i < SENDERS; i++)
+        (void)send(fds[i], "GET / HTTP/1.1\r\n: nonsense\r\n\r\n", 31, MSG_NOSIGNAL);
+    return NULL;
+}
+
+/* What is refused while libmicrohttpd is being stopped crashes it (0.9.75). */
+START_TEST(stopping_amid_nonsense)
+{
+    for (int round = 0; round < 200; round++) {
+        int fds[SENDERS];
+        pthread_t thread;
+        server_start(&server);
+        for (size_t i = 0; i < SENDERS; i++)
+            fds[i] = client_connect(&server, 0);
+        ck_assert_int_eq(pthread_create(&thread, NULL, send_nonsense, fds), 0);
+        if (round % 4)
+            (void)usleep((useconds_t)testing_random_below(300));
+        http_free(server.http);
+        server.http = NULL;
+        (void)pthread_join(thread, NULL);
+        for (size_t i = 0; i < SENDERS; i++)
+            (void)close(fds[i]);
+    }
+}
+END_TEST
+
 START_TEST(starts_and_stops_leave_nothing)
 {
     int before = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -429,6 +462,7 @@ Suite *suite_http(void)
     tcase_add_test(tests, those_that_only_drip_are_cut);
     tcase_add_test(tests, idle_connections_give_way);
     tcase_add_test(tests, stopping_ends_every_kind_of_client);
+    tcase_add_test(tests, stopping_amid_nonsense);
     tcase_add_test(tests, starts_and_stops_leave_nothing);
     tcase_add_test(tests, a_failed_start_leaves_nothing);
     tcase_add_test(tests, a_web_config_file_that_is_wrong_does_not_start);
