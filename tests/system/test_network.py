@@ -6,7 +6,6 @@ import contextlib
 import os
 import resource
 import socket
-import time
 
 import exposed
 import lab
