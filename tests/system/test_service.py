@@ -9,7 +9,6 @@ import time
 
 import lab
 import tap
-from exposed import first_sample
 from faulted import Faults
 from handing import FAST, HANDOFF, demo_under_shim, place, whole
 from supervisor import Supervisor, tcp_socket, unix_socket
