@@ -34,7 +34,8 @@
  *     rt_sigprocmask write
  *
  * That is so with glibc 2.36 on x86-64. It depends on the C library: where there is no poll, it
- * calls ppoll; what malloc(), free() and the end of a thread call is its own affair.
+ * calls ppoll; what malloc(), free() and the end of a thread call is its own affair. Under
+ * libkvmstatd-preload.so, a vCPU made by a duplicate of the VM's fd costs a kcmp besides.
  *
  * WHAT IT HOLDS. For each VM the library keeps two fds open (its statistics file and a duplicate of
  * the VM's fd), and one for each vCPU; the daemon keeps its own. Each of them keeps the kernel's

@@ -167,13 +167,14 @@ static void vm_created(struct discovery *d, const struct uevent *event)
 {
     pid_t tgid;
     int64_t now_ns = clock_now_ns();
+    bool is_known = event->tid > 0 && proc_tgid(d->proc, event->tid, &tgid) == 0;
+    if (is_known && tgid == d->self)
+        return;
     kernelview_hurry(d->kernelview);
-    if (event->tid <= 0 || proc_tgid(d->proc, event->tid, &tgid) < 0) {
+    if (!is_known) {
         hurry(d); /* its thread is gone, or we are in another PID name space */
         return;
     }
-    if (tgid == d->self)
-        return;
     struct process *process = processes_get(d, tgid);
     if (!process)
         return;

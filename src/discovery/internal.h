@@ -88,6 +88,7 @@ struct vmm {
     struct kvm_file_list files; /* at the last listing */
     size_t n_holdings;
     struct holding *holdings;
+    int64_t ending_ns; /* when it first was seen exiting; 0: it was not */
 };
 
 struct process {
@@ -232,7 +233,7 @@ void look_at_process(struct discovery *d, struct process *process, const struct 
  * Whether the VMM is exiting and has not ended yet. Then the sink, which watches it, will tell of
  * its end (discovery_vm_exited()), and until then its VMs are left as they are.
  */
-bool look_is_ending(struct discovery *d, const struct vmm *vmm);
+bool look_is_ending(struct discovery *d, struct vmm *vmm);
 /* One more VM of a process whose fds may not be listed. Returns 0 or -ENOMEM. */
 MUST_USE int look_add_denied(struct discovery *d, struct process *process,
                              struct found_vm **ret_vm);

@@ -8,6 +8,10 @@
 
 #include <string.h>
 
+enum {
+    ENDING_S = 60, /* longer than the memory of any VM takes */
+};
+
 static const char why_exited[] = "its VMM has exited";
 
 /* A kvm-vm fd (or what stands for one) and the VM it is: equal group, same open file. */
@@ -301,18 +305,24 @@ static int look_denied(struct discovery *d, struct process *process)
 
 /*
  * Of an exiting process, files and VMs go before it has ended, and with much memory seconds before.
- * Its VMs have not been closed, then: how it has ended will say what became of them.
+ * Its VMs have not been closed, then: how it has ended will say what became of them. But one whose
+ * first thread alone has exited looks the same, may live on, and may have closed them.
  */
-bool look_is_ending(struct discovery *d, const struct vmm *vmm)
+bool look_is_ending(struct discovery *d, struct vmm *vmm)
 {
+    int64_t now_ns = clock_now_ns();
     struct proc_stat stat;
     bool watched = false;
     for (size_t i = 0; i < vmm->n_holdings; i++) {
         const struct found_vm *vm = vmm->holdings[i].vm;
         watched = watched || (vm->owner == vmm && vm->handle);
     }
-    return watched && proc_stat_read(d->proc, vmm->pid, &stat) == 0 &&
-           stat.start_ticks == vmm->start_ticks && stat.is_ending;
+    if (!watched || proc_stat_read(d->proc, vmm->pid, &stat) < 0 ||
+        stat.start_ticks != vmm->start_ticks || !stat.is_ending)
+        return false;
+    if (!vmm->ending_ns)
+        vmm->ending_ns = now_ns;
+    return now_ns - vmm->ending_ns < ENDING_S * NSEC_PER_SEC;
 }
 
 static int look_listed(struct discovery *d, struct process *process, struct kvm_file_list *list)

@@ -198,14 +198,25 @@ static int send_items(struct kvmstatd_handoff *h)
     return 0;
 }
 
+/* What was put off is to be given still: the daemon may have it from before. */
+static bool all_answered(const struct kvmstatd_handoff *h)
+{
+    for (const struct item *item = h->first; item; item = item->next) {
+        if (!item->gone && (item->state == ITEM_SENT || item->state == ITEM_PUT_OFF))
+            return false;
+    }
+    return true;
+}
+
 /*
- * Sends what is to be sent, as above. Once all of it has been, the daemon is told: what it has of a
- * connection before, or from its predecessor, and was not given again, was taken back meanwhile.
+ * Sends what is to be sent, as above. Once all of it has been taken, the daemon is told: what it
+ * has of a connection before, or from its predecessor, and was not given again, was taken back
+ * meanwhile.
  */
 static int send_all(struct kvmstatd_handoff *h)
 {
     int r = send_items(h);
-    if (r != 0 || !h->welcomed || h->all_given == h->connection)
+    if (r != 0 || !h->welcomed || h->all_given == h->connection || !all_answered(h))
         return r;
     struct kvmstatd_handoff_header message = header(h, KVMSTATD_HANDOFF_ALL_GIVEN);
     r = transmit(h, &message, sizeof message, NULL, 0);

@@ -37,8 +37,8 @@ enum {
     /* For connections, at the end: an answer that is being made is made first. */
     END_WITHIN_MS = 2000,
     /* Histories that wait for the one that is made, which takes memory and up to some seconds. */
-    HISTORIES_MAX = 16,
-    HISTORIES_PER_PEER = 4,
+    HISTORIES_MAX = 24,
+    HISTORIES_PER_PEER = 16,
     HISTORIES_NICE = 5,
     /*
      * For the names in web.listen. The C library's resolver gives a server 5 s, so the second one

@@ -80,7 +80,7 @@ def _():
                                        headers={"Accept-Encoding": "gzip"}).status)
                 if done[-1] == 503:
                     time.sleep(0.1)
-        askers = [threading.Thread(target=ask) for _ in range(8)]
+        askers = [threading.Thread(target=ask) for _ in range(24)]
         for asker in askers:
             asker.start()
         try:
