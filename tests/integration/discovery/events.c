@@ -128,14 +128,18 @@ END_TEST
 START_TEST(monitor_with_a_scratch_vm)
 {
     struct timespec pause = {.tv_nsec = 1000 * 1000};
-    struct vmm_process vmm = vmm_start(), monitor = vmm_start();
+    struct vmm_process vmm = vmm_start(), monitor = vmm_start(), later = vmm_start();
     rig_want(&rig, vmm.pid);
     rig_want(&rig, monitor.pid);
+    rig_want(&rig, later.pid);
     start();
     int vm = vmm_do(&vmm, VMM_MAKE_VM, 0, 0);
     int stats = vmm_do(&vmm, VMM_STATS, vm, 0);
     ck_assert(wait_roster(vmm.pid, UNREADABLE_NOT, 0));
     (void)vmm_do(&monitor, VMM_CLOSE, vmm_do(&monitor, VMM_MAKE_VM, 0, 0), 0);
+    /* Events are read in order: that of the scratch VM's end has been, then. */
+    (void)vmm_do(&later, VMM_STATS, vmm_do(&later, VMM_MAKE_VM, 0, 0), 0);
+    ck_assert(wait_roster(later.pid, UNREADABLE_NOT, 0));
     (void)vmm_do(&monitor, VMM_BORROW, vmm.pid, vm);
     (void)vmm_do(&monitor, VMM_BORROW, vmm.pid, stats);
     vmm_kill(&vmm);

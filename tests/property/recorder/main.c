@@ -289,7 +289,7 @@ struct reader {
 static void *read_on(void *arg)
 {
     struct reader *reader = arg;
-    while (!atomic_load(&stop)) {
+    while (!atomic_load(&stop) || reader->records == 0) {
         CLEANUP_EXCERPT struct excerpt excerpt = {0};
         ck_assert_int_eq(recorder_copy(world.recorder, reader->vm, INT64_MIN, &excerpt), 0);
         const uint8_t *at = excerpt.bytes + excerpt.first, *end = excerpt.bytes + excerpt.len;

@@ -189,6 +189,20 @@ START_TEST(clients_that_go_in_the_middle_leave_nothing)
 }
 END_TEST
 
+/* The status of HEAD /; 0 where this test has had no CPU for so long that it was taken for idle. */
+static unsigned try_status(void)
+{
+    static const char request[] = "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    char beginning[16] = "";
+    unsigned status = 0;
+    int fd = client_connect(&server, 0);
+    (void)send(fd, request, sizeof request - 1, MSG_NOSIGNAL);
+    if (recv(fd, beginning, 12, MSG_WAITALL) == 12)
+        ck_assert_int_eq(sscanf(beginning, "HTTP/1.1 %3u", &status), 1);
+    (void)close(fd);
+    return status;
+}
+
 /* One byte now and then, of a request or of an answer, keeps nobody's place for ever. */
 START_TEST(those_that_only_drip_are_cut)
 {
@@ -201,7 +215,7 @@ START_TEST(those_that_only_drip_are_cut)
     int reader = -1;
     for (int i = 0; i < 20 && reader < 0; i++) {
         reader = try_slow_reader();
-        if (reader >= 0 && client_status(&server, "HEAD / HTTP/1.1", NULL) != 503) {
+        if (reader >= 0 && try_status() != 503) {
             (void)close(reader);
             reader = -1;
         }
@@ -214,7 +228,7 @@ START_TEST(those_that_only_drip_are_cut)
         writer_ended = writer_ended || send(writer, "x", 1, MSG_NOSIGNAL) < 0;
         /* Enough for the server to send more before it takes the connection for an idle one. */
         (void)!recv(reader, bytes, SMALL_BUFFER, 0);
-        place_free = place_free || client_status(&server, "HEAD / HTTP/1.1", NULL) == 200;
+        place_free = place_free || try_status() == 200;
         nap();
     }
     ck_assert(writer_ended);

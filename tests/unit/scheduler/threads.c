@@ -101,6 +101,14 @@ static pid_t vmm_do(const struct vmm *vmm, char what, int i)
     return tid;
 }
 
+/* A thread that has been joined is in /proc for a moment longer. */
+static void vmm_end_thread(const struct rig *rig, const struct vmm *vmm, int i)
+{
+    pid_t tid = vmm_do(vmm, 'e', i);
+    while (proc_has_thread(&rig->proc, vmm->pid, tid))
+        (void)sched_yield();
+}
+
 static void vmm_end(struct vmm *vmm)
 {
     (void)close(vmm->socket);
@@ -167,7 +175,7 @@ START_TEST(made_anew)
         int i = (int)testing_random_below(VCPUS);
         uint64_t before = rig_run(&rig, VM, i), sum = rig_sum_run(&rig, VM);
         ck_assert_uint_ne(before, ABSENT);
-        (void)vmm_do(&vmm, 'e', i);
+        vmm_end_thread(&rig, &vmm, i);
         if (testing_random_below(2)) {
             rig_read(&rig);
             ck_assert_uint_eq(rig_run(&rig, VM, i), ABSENT);
@@ -204,7 +212,7 @@ START_TEST(by_its_own_thread)
         ; /* libcheck's timeout ends what does not come */
     if (!_i) {
         uint64_t before = rig_run(&rig, VM, 1);
-        (void)vmm_do(&vmm, 'e', 1);
+        vmm_end_thread(&rig, &vmm, 1);
         (void)vmm_do(&vmm, 's', 1);
         uint64_t now = before;
         while (now == before || now == ABSENT)
