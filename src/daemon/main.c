@@ -228,8 +228,8 @@ static void reload(const struct options *options, struct app *app, struct servic
     service_reloading();
     if (read_config(options, app_config(app), &config, &error) < 0 ||
         app_reload(app, config, &error) < 0) {
+        app_reload_failed(app); /* who reads the line finds it counted */
         log_error("config", "%s; the configuration in force stays", error.message);
-        app_reload_failed(app);
     }
     service_ready(service);
 }

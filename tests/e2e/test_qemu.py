@@ -126,9 +126,10 @@ def _():
     with lab.Daemon(BORROWING_ONLY) as daemon, lab.DemoVms(vms=1, vcpus=2, name="beside") as demo, \
             qemu_without_stats_fds(name="doomed") as qemu:
         _, demo_pid = demo.vms[0]
+        tap.wait_for(lambda: wait_known(daemon, demo_pid)[demo_pid]["vcpus_read"] == 2,
+                     what="both vCPUs of the demo VM")
         vms = wait_known(daemon, demo_pid, qemu.pid)
         tap.equal(vms[demo_pid]["reason"], None, vms[demo_pid]["detail"])
-        tap.equal(vms[demo_pid]["vcpus_read"], 2)
         tap.equal(vms[qemu.pid]["reason"], "no_stats_fd")
         tap.wait_for(lambda: 'kvm_vcpu_exits_total{vm="beside",vcpu="1"}' in daemon.metrics(),
                      what="the demo VM's samples")

@@ -10,6 +10,7 @@ KVMSTATD_BUILD names the build folder (default: build/ in the source tree).
 """
 
 import atexit
+import contextlib
 import ctypes
 import gzip
 import http.client
@@ -272,11 +273,17 @@ class DemoVms(Process):
         return counts
 
 
+def free_ports(n):
+    """So many loopback TCP ports that are free now, each another one."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
 def free_port():
-    """A loopback TCP port that is free now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return free_ports(1)[0]
 
 
 class Response:
@@ -391,8 +398,11 @@ class Daemon(_Served):
                 text += "handoff:\n  socket: @DIR@/handoff.sock\n"
             if "recorder" not in keys:
                 text += "recorder:\n  directory: @DIR@/recorder\n"
-        with open(self.config_path, "w", encoding="utf-8", errors="surrogateescape") as f:
+        # A reload that comes late must not find it empty.
+        new = self.config_path + ".new"
+        with open(new, "w", encoding="utf-8", errors="surrogateescape") as f:
             f.write(text.replace("@DIR@", self.home))
+        os.replace(new, self.config_path)
 
     def reload(self, text=None):
         if text is not None:

@@ -14,15 +14,21 @@ def own_counter(text, name):
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(name + " "))
 
 
+def stolen_s():
+    """How long this machine's CPUs were ready to run and did not, where it is a VM itself."""
+    with open("/proc/stat", encoding="ascii") as f:
+        return int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def sampler_wait_s(pid):
-    """How long the sampling thread has waited for a CPU so far."""
+    """How long the sampling thread has waited for a CPU so far, or may have had one that stood still."""
     folder = f"/proc/{pid}/task"
     for tid in os.listdir(folder):
         with open(f"{folder}/{tid}/comm", encoding="utf-8") as f:
             if f.read() != "kvmstatd-sample\n":
                 continue
         with open(f"{folder}/{tid}/schedstat", encoding="ascii") as f:
-            return int(f.read().split()[1]) / 1e9
+            return int(f.read().split()[1]) / 1e9 + stolen_s()
     raise AssertionError("there is no sampling thread")
 
 

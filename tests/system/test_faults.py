@@ -234,7 +234,7 @@ def hide(path, behind):
 
 
 def show(daemon, path):
-    subprocess.run(["nsenter", "-t", str(daemon.pid), "-m", "umount", path], check=True)
+    subprocess.run(["nsenter", "-t", str(daemon.pid), "-m", "umount", "-l", path], check=True)
 
 
 @t.test("BPF that cannot be used at first is used once it can: /dev/kvm comes later")

@@ -261,7 +261,7 @@ def _():
 def _():
     with tempfile.TemporaryDirectory(prefix="kvmstatd-http-") as folder:
         path = os.path.join(folder, "http.sock")
-        v6_port, any_port = lab.free_port(), lab.free_port()
+        v6_port, any_port = lab.free_ports(2)
         v6 = f"[::1]:{v6_port}"
         try:
             with socket.socket(socket.AF_INET6) as s:

@@ -73,7 +73,9 @@ def _():
         some = read_dump(path, "--stat", "exits", "--vcpu", "1", "--last", "500ms")
         tap.equal(set(some[vm]), {(1, "exits")})
         tap.between(5, len(some[vm][1, "exits"][0]), 30, "ticks in 500 ms of 20 ms")
-        tap.check(f"VM {vm}: its VMM was killed by signal 9" in daemon.errors(), daemon.errors())
+        # It is counted and said when it is safely there.
+        tap.wait_for(lambda: f"VM {vm}: its VMM was killed by signal 9" in daemon.errors(),
+                     what="what is said of it")
         tap.equal(os.stat(path).st_mode & 0o777, 0o640)
         tap.equal(counted(daemon, "written"), 1)
         history(daemon, other)
@@ -95,7 +97,8 @@ def _():
         tap.check(os.path.getsize(path) > 400 << 10, f"{os.path.getsize(path)} bytes")
         times, _, _ = read_dump(path, "--stat", "exits", "--vcpu", "7")[vm][7, "exits"]
         tap.check(len(times) > 100, f"{len(times)} ticks")
-        tap.equal((counted(daemon, "written"), counted(daemon, "skipped")), (1, 0))
+        tap.wait_for(lambda: counted(daemon, "written") == 1, what="it to be counted")
+        tap.equal(counted(daemon, "skipped"), 0)
 
 
 @t.test("a VMM that exits by itself, also when asked by SIGTERM, leaves no dump")

@@ -499,7 +499,7 @@ web:
 def _():
     tap.require_kvm()
     n, warm = (96, 48) if lab.sanitized() else (1104, 96)
-    ports = [lab.free_port() for _ in range(3)]
+    ports = lab.free_ports(3)
     steady = f"{NAME}-steady"
     with lab.DemoVms(vcpus=2, name=steady) as _demo, \
             lab.DemoVms(vms=3, vcpus=2, name=f"{NAME}-moving") as _moving, \

@@ -274,8 +274,9 @@ def _():
                         for v in daemon.get("/api/v1/vms").json()["vms"]
                         if v["pid"] in wanted and v["reason"] == reason and "@" in v["vm"]}
             tap.wait_for(lambda: ends(None) == wanted, what="both, read")
-            found = re.findall(r'^kvm_vm_info[{]vm="long-[^"]*@(\d+)"', daemon.metrics(), re.M)
-            tap.equal({int(pid) for pid in found}, wanted, "their labels")
+            tap.wait_for(lambda: {int(pid) for pid in re.findall(
+                r'^kvm_vm_info[{]vm="long-[^"]*@(\d+)"', daemon.metrics(), re.M)} == wanted,
+                         what="their labels")
             daemon.reload(off)
             tap.wait_for(lambda: ends("disabled") == wanted, what="both, not read")
 

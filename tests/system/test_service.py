@@ -29,7 +29,7 @@ def _():
         tap.wait_for(lambda: len(systemd.said("READY")) == 2, what="the end of the reload")
         tap.equal(len(systemd.said("RELOADING")), 1)
         tap.equal(daemon.stop(), 0)
-        tap.equal(systemd.said("STOPPING"), ["1"])
+        tap.wait_for(lambda: systemd.said("STOPPING") == ["1"], what="its word that it stops")
 
 
 @t.test("a supervisor that reads nothing: all is served, reloaded and stopped as ever")

@@ -230,8 +230,9 @@ def _():
             with systemd.start(config) as daemon:
                 tap.wait_for(lambda: read(daemon) == [1], what="what is left")
                 events.wait("destroy", [vmm.pid])
-                tap.equal(stored_of(systemd, vmm.pid), [
-                    "anon_inode:kvm-vcpu-stats:0", "anon_inode:kvm-vm", "anon_inode:kvm-vm-stats"])
+                tap.wait_for(lambda: stored_of(systemd, vmm.pid) == [
+                    "anon_inode:kvm-vcpu-stats:0", "anon_inode:kvm-vm", "anon_inode:kvm-vm-stats"],
+                             what="the store to have what is left")
 
 
 @t.test("a store with something else in it: nothing of that is read or kept")

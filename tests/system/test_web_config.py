@@ -475,7 +475,7 @@ def answers(port):
 
 @t.test("a reload changes the listeners, and those that stay do not notice")
 def _():
-    a, b, c = (lab.free_port() for _ in range(3))
+    a, b, c = lab.free_ports(3)
     with web.place() as made, socket.socket() as other:
         unix = made.path("s")
         config = listening(f"127.0.0.1:{a}", f"unix:{unix}")
