@@ -183,12 +183,9 @@ class Process:
 
     def freeze(self):
         """SIGSTOP, and not back before each of its threads stands; SIGCONT lets it go on."""
-
-        def state(thread):
-            with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="utf-8") as f:
-                return f.read().rpartition(")")[2].split()[0]
         self.kill(signal.SIGSTOP)
-        tap.wait_for(lambda: {state(n) for n in os.listdir(f"/proc/{self.pid}/task")} == {"T"},
+        tap.wait_for(lambda: {stat.rpartition(")")[2].split()[0]
+                              for stat in of_threads(self.pid, "stat").values()} == {"T"},
                      every_s=0.001, what="all threads to stand")
 
     def wait(self, timeout_s=None):
@@ -271,6 +268,16 @@ class DemoVms(Process):
             words = tail.split()
             counts[(head, int(words[0]))] = {k: int(v) for k, v in zip(words[1::2], words[2::2])}
         return counts
+
+
+def of_threads(pid, name):
+    """{tid: the text of /proc/PID/task/TID/NAME} of a process's threads, some of which come and go."""
+    found = {}
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), \
+                open(f"/proc/{pid}/task/{tid}/{name}", encoding="utf-8", errors="replace") as f:
+            found[int(tid)] = f.read()
+    return found
 
 
 def free_ports(n):

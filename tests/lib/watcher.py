@@ -22,14 +22,8 @@ def stolen_s():
 
 def sampler_wait_s(pid):
     """How long the sampling thread has waited for a CPU so far, or may have had one that stood still."""
-    folder = f"/proc/{pid}/task"
-    for tid in os.listdir(folder):
-        with open(f"{folder}/{tid}/comm", encoding="utf-8") as f:
-            if f.read() != "kvmstatd-sample\n":
-                continue
-        with open(f"{folder}/{tid}/schedstat", encoding="ascii") as f:
-            return int(f.read().split()[1]) / 1e9 + stolen_s()
-    raise AssertionError("there is no sampling thread")
+    [sampler] = [tid for tid, name in lab.of_threads(pid, "comm").items() if name == "kvmstatd-sample\n"]
+    return int(lab.of_threads(pid, "schedstat")[sampler].split()[1]) / 1e9 + stolen_s()
 
 
 class Ticks:

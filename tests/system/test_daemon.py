@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon as a program: arguments, exit statuses, signals, reload, where its threads run."""
 
+import contextlib
 import os
 import re
 import signal
@@ -125,9 +126,9 @@ def _():
     with lab.Daemon(f"sampling: {{cpu_affinity: [{cpu}]}}\n") as daemon:
         def where():
             found = {}
-            for tid in os.listdir(f"/proc/{daemon.pid}/task"):
-                with open(f"/proc/{daemon.pid}/task/{tid}/comm", encoding="ascii") as f:
-                    found.setdefault(f.read().strip(), set()).update(os.sched_getaffinity(int(tid)))
+            for tid, name in lab.of_threads(daemon.pid, "comm").items():
+                with contextlib.suppress(ProcessLookupError):
+                    found.setdefault(name.strip(), set()).update(os.sched_getaffinity(tid))
             return found
         tap.equal(where()["kvmstatd-sample"], {cpu})
         tap.check(len(where()["kvmstatd-reaper"]) > 1, "the reaper is bound too")

@@ -31,15 +31,14 @@ def bits(names):
 def capabilities(pid):
     """{(thread's name, its permitted and effective capabilities)}; none may be inheritable."""
     found = set()
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/status", encoding="utf-8") as f:
-            status = dict(re.findall(r"^(\w+):\s*(\S+)", f.read(), re.M))
+    for tid, text in lab.of_threads(pid, "status").items():
+        status = dict(re.findall(r"^(\w+):\s*(\S+)", text, re.M))
         sets = {key: int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
         tap.equal((sets["CapInh"], sets["CapAmb"]), (0, 0), "what a program executed would get")
         tap.equal(sets["CapPrm"], sets["CapEff"])
         tap.equal(status["NoNewPrivs"], "1")
         # The thread sanitizer has a thread of its own, from before main().
-        if not (lab.sanitized() and tid != str(pid) and status["Name"] == "kvmstatd"):
+        if not (lab.sanitized() and tid != pid and status["Name"] == "kvmstatd"):
             found.add((status["Name"], sets["CapPrm"]))
     return found
 

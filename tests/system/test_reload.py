@@ -82,10 +82,9 @@ def lacks(needle):
 
 
 def threads_cpus(daemon, name):
-    for tid in os.listdir(f"/proc/{daemon.pid}/task"):
-        with open(f"/proc/{daemon.pid}/task/{tid}/comm", encoding="ascii") as f:
-            if f.read().strip() == name:
-                return os.sched_getaffinity(int(tid))
+    for tid, comm in lab.of_threads(daemon.pid, "comm").items():
+        if comm.strip() == name:
+            return os.sched_getaffinity(tid)
     return None
 
 

@@ -39,10 +39,9 @@ def require_bpf():
 def named_threads(pid, pattern=r"CPU (\d+)/KVM"):
     """{number in its name: tid}"""
     found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/comm", encoding="ascii", errors="replace") as f:
-            if match := re.fullmatch(pattern, f.read().rstrip("\n")):
-                found[int(match[1])] = int(tid)
+    for tid, name in lab.of_threads(pid, "comm").items():
+        if match := re.fullmatch(pattern, name.rstrip("\n")):
+            found[int(match[1])] = tid
     return found
 
 

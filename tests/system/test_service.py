@@ -58,11 +58,7 @@ def _():
 
 def threads(pid):
     """{name: tid}."""
-    found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/comm", encoding="utf-8") as f:
-            found[f.read().strip()] = int(tid)
-    return found
+    return {name.strip(): tid for tid, name in lab.of_threads(pid, "comm").items()}
 
 
 @t.test("the watchdog is fed as long as the sampling thread comes round, with and without a VM")

@@ -108,8 +108,11 @@ class Service:
         """{thread's name: {field of its status: value}}, the fields of a process' first thread too."""
         found = {}
         for tid in os.listdir(f"/proc/{self.pid}/task"):
-            with open(f"/proc/{self.pid}/task/{tid}/status", encoding="utf-8") as f:
-                status = dict(re.findall(r"^(\w+):\t(.*)$", f.read(), re.M))
+            try:
+                with open(f"/proc/{self.pid}/task/{tid}/status", encoding="utf-8") as f:
+                    status = dict(re.findall(r"^(\w+):\t(.*)$", f.read(), re.M))
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # some come and go
             found[f"{status['Name']} {tid}"] = status
         return found
 
