@@ -231,7 +231,8 @@ void look_at_process(struct discovery *d, struct process *process, const struct 
 
 /*
  * Whether the VMM is exiting and has not ended yet. Then the sink, which watches it, will tell of
- * its end (discovery_vm_exited()), and until then its VMs are left as they are.
+ * its end (discovery_vm_exited()), and until then its VMs are left as they are; for a minute at
+ * most, since a process whose first thread has exited looks the same and may live on.
  */
 bool look_is_ending(struct discovery *d, struct vmm *vmm);
 /* One more VM of a process whose fds may not be listed. Returns 0 or -ENOMEM. */

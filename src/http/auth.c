@@ -191,7 +191,7 @@ static void on_turn(struct work_job *work, bool refused)
 void auth_submit(struct auth *auth, struct auth_job *job)
 {
     job->auth = auth;
-    job->work = (struct work_job){.run = on_turn, .peer = job->peer};
+    job->work.run = on_turn;
     work_submit(&auth->work, &job->work);
 }
 

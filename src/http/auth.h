@@ -53,12 +53,11 @@ struct auth_job {
     /* Called by auth's thread when `verdict` is ALLOWED, DENIED or BUSY. */
     void (*done)(struct auth_job *job);
     enum auth_verdict verdict;
-    struct peer peer;
     bool known; /* there is such a user */
     char hash[WEB_HASH_BYTES + 1];
     struct credentials credentials;
-    struct auth *auth; /* auth_submit()'s, as the next */
-    struct work_job work;
+    struct auth *auth;    /* auth_submit()'s */
+    struct work_job work; /* its peer is who asks; the rest is auth_submit()'s */
 };
 
 /* Results by a keyed digest of user, password and hash: neither can be told from it. */

@@ -204,13 +204,6 @@ static void on_checked(struct auth_job *job)
     MHD_resume_connection(exchange->connection);
 }
 
-static struct peer peer_of_connection(struct MHD_Connection *connection)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    return peer_of(info ? info->client_addr : NULL);
-}
-
 /* Returns false when it has to wait: the connection is suspended, and resumed when it is known. */
 static bool is_decided(struct http *http, struct exchange *exchange, enum auth_verdict *ret_verdict)
 {
@@ -229,7 +222,7 @@ static bool is_decided(struct http *http, struct exchange *exchange, enum auth_v
         return true;
     exchange->step = STEP_CHECKING;
     job->done = on_checked;
-    job->peer = peer_of_connection(exchange->connection);
+    job->work.peer = client_of(exchange->connection)->watched.peer;
     MHD_suspend_connection(exchange->connection);
     auth_submit(&http->auth, job);
     return false;
@@ -357,7 +350,7 @@ enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const c
     exchange->site = &http->site;
     exchange->route = routes_find(url);
     exchange->request = (struct request){
-        .peer = peer_of_connection(connection),
+        .peer = client->watched.peer,
         .method = method,
         .path = url,
         .accept = header(connection, MHD_HTTP_HEADER_ACCEPT),

@@ -86,7 +86,7 @@ END_TEST
 
 static void fill(struct auth_job *job, const char *user, const char *password, uint8_t peer)
 {
-    *job = (struct auth_job){.done = on_done, .peer = {{peer}}};
+    *job = (struct auth_job){.done = on_done, .work.peer = {{peer}}};
     (void)snprintf(job->credentials.user, sizeof job->credentials.user, "%s", user);
     (void)snprintf(job->credentials.password, sizeof job->credentials.password, "%s", password);
 }
